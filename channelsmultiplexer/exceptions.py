@@ -1,0 +1,111 @@
+"""
+What can go wrong, and whose fault it is.
+
+::
+
+    MultiplexError
+    ├── InvalidFrame (also a ValueError)      the client sent a bad frame
+    ├── InboxFull (also an asyncio.QueueFull) the reader of an inbox is too slow
+    └── InboxClosed                           the reader of an inbox is gone
+
+What an application raises is never wrapped: it ends that application's stream
+and is logged, or leaves the demultiplexer as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+__all__ = [
+    "InboxClosed",
+    "InboxFull",
+    "InvalidFrame",
+    "MultiplexError",
+    "escape",
+    "excerpt",
+]
+
+# How much of a bad frame an error shows.
+EXCERPT = 60
+
+
+class MultiplexError(Exception):
+    """
+    Base class of every error of this package.
+    """
+
+
+class InvalidFrame(MultiplexError, ValueError):
+    """
+    The client sent a frame that can't be routed.
+
+    The text starts with ``Invalid multiplexed frame received``, as it did in
+    channelsmultiplexer 0.0.3. It is safe to log: whatever the client wrote
+    stands in it escaped and cut short.
+
+    Attributes:
+        code: What is wrong, one of the error codes of the wire protocol:
+            ``invalid-json``, ``invalid-envelope``, ``unknown-stream``,
+            ``stream-in-use``, ``unknown-op`` or ``frame-too-large``.
+
+        detail: What was expected, what came, and where.
+
+        stream: The stream that the frame named, as the client wrote it;
+            :obj:`None` if it named none.
+
+        late: If the frame was good when it was sent, for all that the client
+            knew: its stream has ended since. Such frames aren't counted.
+    """
+
+    late: bool = False
+
+    def __init__(self, code: str, detail: str, stream: str | None = None) -> None:
+        super().__init__(code, detail, stream)
+        self.code = code
+        self.detail = detail
+        self.stream = stream
+
+    def __str__(self) -> str:
+        return f"Invalid multiplexed frame received ({self.code}): {self.detail}"
+
+
+class InboxFull(MultiplexError, asyncio.QueueFull):
+    """
+    An item doesn't fit in an inbox now.
+
+    Attributes:
+        size: What is waiting in the inbox, in the unit of its limit.
+
+        limit: The most that may wait.
+    """
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(size, limit)
+        self.size = size
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"{self.size} of {self.limit} are waiting"
+
+
+class InboxClosed(MultiplexError):
+    """
+    Nothing more can be put in an inbox.
+    """
+
+    def __str__(self) -> str:
+        return "the inbox is closed"
+
+
+def escape(text: str) -> str:
+    """
+    Return the start of a text that a client may have had a part in, safe to log.
+    """
+    return ascii(text[:EXCERPT])[1:-1]
+
+
+def excerpt(got: str | bytes) -> str:
+    """
+    Return the start of what a client sent, quoted and safe to log.
+    """
+    return ascii(got[:EXCERPT]) + ("..." if len(got) > EXCERPT else "")
