@@ -1,0 +1,243 @@
+"""
+One stream of the server: a WebSocket to its application, and to nobody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import logging
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
+
+from .envelope import Wrapper
+from .exceptions import InboxClosed
+from .inbox import Inbox
+
+__all__ = ["Message", "Stream", "StreamState"]
+
+logger = logging.getLogger(__name__)
+
+Message: TypeAlias = dict[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+Application: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
+
+# What a dict with two short keys takes, beside its text or bytes: a flood of
+# empty frames fills an inbox too.
+MESSAGE_OVERHEAD = sys.getsizeof({"type": "websocket.receive", "text": ""})
+
+
+class StreamState(enum.Enum):
+    """
+    How far a stream has come.
+    """
+
+    # Its application runs and has neither accepted nor refused.
+    CONNECTING = enum.auto()
+    # Frames go both ways.
+    OPEN = enum.auto()
+    # It is over for the client; its application has its websocket.disconnect.
+    CLOSING = enum.auto()
+    # Its application has ended.
+    CLOSED = enum.auto()
+
+
+_MOVES = {
+    StreamState.CONNECTING: {
+        StreamState.OPEN,
+        StreamState.CLOSING,
+        StreamState.CLOSED,
+    },
+    StreamState.OPEN: {StreamState.CLOSING, StreamState.CLOSED},
+    StreamState.CLOSING: {StreamState.CLOSED},
+    StreamState.CLOSED: set(),
+}
+
+
+class Stream:
+    """
+    The inbox, the state and the application of one stream.
+
+    Args:
+        name: What the stream is called on the wire and in logs.
+
+        wrapper: Writes its data frames.
+
+        inbox_limit: Bytes of memory that its waiting messages may take.
+
+        close_timeout: Seconds that its application may take to end once it has
+            its ``websocket.disconnect``.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_close_timeout",
+        "_connect",
+        "_killed",
+        "_timer",
+        "farewell",
+        "inbox",
+        "name",
+        "state",
+        "task",
+        "wrapper",
+    )
+
+    def __init__(
+        self, name: str, wrapper: Wrapper, *, inbox_limit: int, close_timeout: float
+    ) -> None:
+        self.name = name
+        self.wrapper = wrapper
+        self.state = StreamState.CONNECTING
+        # What websocket_close() is told when the application has ended; None if
+        # it was told already, or need not be.
+        self.farewell: Message | None = None
+        # Held until the application accepts: a server delivers no frame before.
+        self.inbox: Inbox[Message] = Inbox(inbox_limit, held=True)
+        # What the first receive() returns.
+        self._connect: Message | None = {"type": "websocket.connect"}
+        self._close_timeout = close_timeout
+        # The task that run() runs in; whoever starts it awaits it.
+        self.task: asyncio.Task[None]
+        # Runs out close_timeout after the disconnect.
+        self._timer: asyncio.TimerHandle | None = None
+        # If the task was cancelled here, and not by the application itself.
+        self._killed = False
+
+    @property
+    def is_live(self) -> bool:
+        """
+        If the client may still send to the stream.
+        """
+        return self.state in (StreamState.CONNECTING, StreamState.OPEN)
+
+    async def run(
+        self, application: Application, scope: Any, send: Send
+    ) -> BaseException | None:
+        """
+        Run the application to its end.
+
+        Returns:
+            What it raised, or :obj:`None`. It is for the caller to see to it that
+            nobody else suffers from it.
+        """
+        # Channels' consumers await receive() by ensure_future(), which takes a
+        # future as it is but makes a task of a coroutine. Others may give up
+        # waiting, or call create_task(), which takes coroutines only.
+        is_consumer = hasattr(application, "consumer_class")
+        receive = self._receive_soon if is_consumer else self._receive
+        try:
+            await application(scope, receive, send)
+        except asyncio.CancelledError as error:
+            return None if self._killed else error
+        except Exception as error:
+            return error
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+        return None
+
+    def put_nowait(self, message: Message) -> None:
+        """
+        Leave a message for the application.
+
+        Raises:
+            InboxFull: If it doesn't fit.
+        """
+        self.inbox.put_nowait(message, _size(message))
+
+    async def put(self, message: Message) -> None:
+        """
+        Leave a message for the application, once there is room for it.
+
+        The message is dropped if the stream ends first. Canceling :meth:`put`
+        before it returns leaves nothing.
+        """
+        with contextlib.suppress(InboxClosed):
+            await self.inbox.put(message, _size(message))
+
+    def accept(self) -> None:
+        """
+        Open the stream: its application has accepted.
+        """
+        self._move(StreamState.OPEN)
+        self.inbox.release()
+
+    def disconnect(self, code: int, reason: str | None, *, drop: bool = False) -> None:
+        """
+        Give the application its one ``websocket.disconnect`` and a time to end.
+
+        Args:
+            code: The close code that it sees.
+
+            reason: The reason, if there is one.
+
+            drop: If it shall not see the messages that still wait, since it was
+                the one to close.
+        """
+        never_opened = self.state is StreamState.CONNECTING
+        self._move(StreamState.CLOSING)
+        if drop or never_opened:
+            self.inbox.clear()
+        message = {"type": "websocket.disconnect", "code": code}
+        if reason is not None:
+            message["reason"] = reason
+        self.inbox.close(message)
+        self.inbox.release()
+        self._timer = asyncio.get_running_loop().call_later(
+            self._close_timeout, self._expire
+        )
+
+    def kill(self) -> None:
+        """
+        Cancel the application.
+        """
+        self._killed = True
+        self.task.cancel()
+
+    def end(self) -> None:
+        """
+        Note that the application has ended.
+        """
+        self._move(StreamState.CLOSED)
+
+    # Private
+
+    def _move(self, state: StreamState) -> None:
+        if state not in _MOVES[self.state]:
+            raise RuntimeError(
+                f"stream {self.name!r} can't go from {self.state.name} to {state.name}"
+            )
+        self.state = state
+
+    def _expire(self) -> None:
+        logger.warning(
+            "The application of stream %a has not ended %s seconds after its "
+            "websocket.disconnect and is cancelled",
+            self.name,
+            self._close_timeout,
+        )
+        self.kill()
+
+    async def _receive(self) -> Message:
+        if self._connect is not None:
+            message, self._connect = self._connect, None
+            return message
+        return await self.inbox.get()
+
+    def _receive_soon(self) -> asyncio.Future[Message]:
+        if self._connect is None:
+            return self.inbox.get_soon()
+        future = asyncio.get_running_loop().create_future()
+        future.set_result(self._connect)
+        self._connect = None
+        return future
+
+
+def _size(message: Message) -> int:
+    """Return the bytes of memory that a message takes."""
+    data = message.get("text") or message.get("bytes")
+    return MESSAGE_OVERHEAD + sys.getsizeof(data)
