@@ -1,0 +1,115 @@
+"""
+Who may import whom, and what importing costs.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import channelsmultiplexer
+
+PACKAGE = Path(channelsmultiplexer.__file__).parent
+
+STDLIB = sys.stdlib_module_names
+
+# Module: what it may import from the package, and from outside the standard library.
+IMPORTS = {
+    "__init__": ({"demultiplexer", "exceptions"}, set()),
+    "apps": (set(), {"django"}),
+    "control": ({"exceptions"}, {"msgspec"}),
+    "demultiplexer": (
+        {"control", "dialects", "envelope", "exceptions", "stream", "websocket"},
+        {"asgiref", "channels"},
+    ),
+    "dialects": ({"envelope", "exceptions"}, set()),
+    "envelope": ({"control", "exceptions"}, {"msgspec"}),
+    "exceptions": (set(), set()),
+    "inbox": ({"exceptions"}, set()),
+    "stream": ({"envelope", "exceptions", "inbox"}, set()),
+    "websocket": (
+        {"control", "dialects", "envelope", "exceptions", "stream"},
+        {"channels"},
+    ),
+}
+
+# They decide, and leave it to others to act.
+SANS_IO = {"control", "dialects", "envelope", "exceptions"}
+
+
+def imports(module):
+    """
+    Return what a module imports: from the package, and from elsewhere.
+    """
+    ours, theirs = set(), set()
+    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text())):
+        if isinstance(node, ast.Import):
+            theirs |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            theirs.add(node.module.partition(".")[0])
+        elif isinstance(node, ast.ImportFrom):
+            ours |= {node.module} if node.module else {a.name for a in node.names}
+    return ours, theirs
+
+
+def test_every_module_is_in_the_table():
+    """The table of imports has every module of the package."""
+    modules = {path.stem for path in PACKAGE.glob("*.py")}
+    assert modules == IMPORTS.keys()
+
+
+@pytest.mark.parametrize("module", IMPORTS)
+def test_imports(module):
+    """A module imports what the table lets it import."""
+    ours, theirs = imports(module)
+    may_import, third_parties = IMPORTS[module]
+    assert ours <= may_import
+    assert theirs - STDLIB <= third_parties
+
+
+@pytest.mark.parametrize("module", sorted(SANS_IO - {"exceptions"}))
+def test_sans_io(module):
+    """Codec and routing decisions know no event loop and no logger."""
+    assert not imports(module)[1] & {"asyncio", "logging", "socket", "threading"}
+
+
+@pytest.mark.parametrize("module", IMPORTS)
+def test_no_imports_in_functions(module):
+    """No import hides in a function, to dodge a cycle or for any other reason."""
+    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            inner = ast.walk(node)
+            assert not any(isinstance(n, ast.Import | ast.ImportFrom) for n in inner)
+
+
+def test_importing_costs_nothing():
+    """Importing the package loads neither Django, Channels nor asyncio."""
+    code = (
+        "import sys, channelsmultiplexer;"
+        "print(*{'django', 'channels', 'asyncio', 'msgspec'} & sys.modules.keys())"
+    )
+    command = [sys.executable, "-I", "-c", code]
+    assert subprocess.check_output(command, text=True).strip() == ""
+
+
+@pytest.mark.parametrize(
+    "module", ["", *(name for name in sorted(IMPORTS) if name != "__init__")]
+)
+def test_all(module):
+    """A module's __all__ is sorted, and has names that are there."""
+    name = f"channelsmultiplexer.{module}".rstrip(".")
+    loaded = importlib.import_module(name)
+    assert len(set(loaded.__all__)) == len(loaded.__all__)
+    assert all(hasattr(loaded, public) for public in loaded.__all__)
+    assert set(loaded.__all__) <= set(dir(loaded))
+
+
+def test_unknown_name():
+    """A name that the package doesn't have is an AttributeError."""
+    with pytest.raises(AttributeError, match="has no attribute 'Demultiplexer'"):
+        channelsmultiplexer.Demultiplexer  # noqa: B018
