@@ -1,0 +1,3 @@
+"""
+The demo: four streams on one WebSocket.
+"""

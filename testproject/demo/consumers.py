@@ -1,0 +1,197 @@
+"""
+The demo's streams: four Channels consumers.
+
+None of them knows that it shares a socket. Each would serve a WebSocket of its own
+just as well, and each is tested that way.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+from typing import Any
+
+from asgiref.sync import async_to_sync
+from channels.generic.websocket import (
+    AsyncJsonWebsocketConsumer,
+    AsyncWebsocketConsumer,
+    JsonWebsocketConsumer,
+)
+from django.core.exceptions import ValidationError
+from django.db.models import BigIntegerField
+
+from demo.metrics import Meter
+from demo.models import Note
+
+
+class EchoConsumer(AsyncWebsocketConsumer):
+    """
+    Sends every frame back as it came.
+    """
+
+    async def receive(
+        self, text_data: str | None = None, bytes_data: bytes | None = None
+    ) -> None:
+        """
+        Answer a frame with itself.
+        """
+        await self.send(text_data=text_data, bytes_data=bytes_data)
+
+
+class MetricsConsumer(AsyncJsonWebsocketConsumer):
+    """
+    Sends a sample of this machine's metrics again and again, and takes no orders.
+
+    Args:
+        interval: Seconds from one sample to the next.
+    """
+
+    def __init__(self, interval: float = 1.0) -> None:
+        super().__init__()
+        self._interval = interval
+        # Runs from connect() to disconnect().
+        self._sampling: asyncio.Task[None]
+
+    async def connect(self) -> None:
+        """
+        Start sampling.
+        """
+        await self.accept()
+        # A task, because the consumer gets no further event, not even the
+        # disconnect, until connect() has returned.
+        self._sampling = asyncio.create_task(self._send_samples())
+
+    async def disconnect(self, code: int) -> None:
+        """
+        Stop sampling. An error that ended the sampling before comes out here.
+        """
+        self._sampling.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._sampling
+
+    async def _send_samples(self) -> None:
+        """Send a sample at every interval until cancelled."""
+        meter = Meter()
+        while True:
+            await asyncio.sleep(self._interval)
+            await self.send_json(dataclasses.asdict(meter.sample()))
+
+
+class ChatConsumer(AsyncJsonWebsocketConsumer):
+    """
+    One room for everybody. What was said before you came is not kept.
+
+    The client sends ``{"name", "text"}``; it is sent ``welcome`` with its user name
+    once (empty for an anonymous visitor), then ``message`` with name and text for
+    every message, its own included, or ``refused`` with a reason.
+    """
+
+    groups = ["chat"]
+
+    NAME_LENGTH = 24
+    TEXT_LENGTH = 500
+
+    async def connect(self) -> None:
+        """
+        Tell the client who it is to this site.
+        """
+        await self.accept()
+        user = self.scope["user"]
+        assert user is not None, "AuthMiddlewareStack sets a user, if an anonymous one"
+        await self.send_json({"event": "welcome", "user": user.get_username()})
+
+    async def receive_json(self, content: Any, **kwargs: Any) -> None:
+        """
+        Pass a message on to everybody, or refuse it to its sender.
+        """
+        match content:
+            case {"name": str(name), "text": str(text)} if (
+                0 < len(name) <= self.NAME_LENGTH and 0 < len(text) <= self.TEXT_LENGTH
+            ):
+                await self.channel_layer.group_send(
+                    "chat", {"type": "chat.message", "name": name, "text": text}
+                )
+            case _:
+                reason = (
+                    f"A message needs a name of at most {self.NAME_LENGTH} characters"
+                    f" and a text of at most {self.TEXT_LENGTH}."
+                )
+                await self.send_json({"event": "refused", "reason": reason})
+
+    async def chat_message(self, event: dict[str, Any]) -> None:
+        """
+        Send a message of the group to the client.
+        """
+        await self.send_json(
+            {"event": "message", "name": event["name"], "text": event["text"]}
+        )
+
+
+class NotesConsumer(JsonWebsocketConsumer):
+    """
+    A list that all visitors share, kept in the database by ordinary, synchronous code.
+
+    The client sends ``{"action": "add", "text"}`` or ``{"action": "delete", "id"}``;
+    it is sent ``list`` with all notes once, the newest first, then ``added`` and
+    ``deleted`` whoever made the change, or ``refused`` with a reason. A note that was
+    added during connect() comes in both.
+    """
+
+    groups = ["notes"]
+
+    def connect(self) -> None:
+        """
+        Send all notes there are.
+        """
+        self.accept()
+        notes = list(Note.objects.values("id", "text"))
+        self.send_json({"event": "list", "notes": notes})
+
+    def receive_json(self, content: Any, **kwargs: Any) -> None:
+        """
+        Carry out an action, or tell its sender why not.
+        """
+        match content:
+            case {"action": "add", "text": str(text)}:
+                self._add(text)
+            # Django 4.2 lets a number reach SQLite that is too large for it.
+            case {"action": "delete", "id": int(pk)} if (
+                0 < pk <= BigIntegerField.MAX_BIGINT
+            ):
+                self._delete(pk)
+            case _:
+                self._refuse("Expected an action: add with a text, delete with an id.")
+
+    def notes_changed(self, event: dict[str, Any]) -> None:
+        """
+        Send a change, made by anybody, to the client.
+        """
+        self.send_json(event["change"])
+
+    def _add(self, text: str) -> None:
+        """Store a note and announce it."""
+        note = Note(text=text)
+        try:
+            note.full_clean()
+        except ValidationError as error:
+            self._refuse(" ".join(error.messages))
+            return
+        note.save()
+        self._announce({"event": "added", "note": {"id": note.pk, "text": note.text}})
+
+    def _delete(self, pk: int) -> None:
+        """Delete a note and announce it."""
+        deleted, _ = Note.objects.filter(pk=pk).delete()
+        if deleted:
+            self._announce({"event": "deleted", "id": pk})
+        else:
+            self._refuse("There is no such note any more.")
+
+    def _announce(self, change: dict[str, Any]) -> None:
+        """Tell everybody, this consumer included."""
+        async_to_sync(self.channel_layer.group_send)(
+            "notes", {"type": "notes.changed", "change": change}
+        )
+
+    def _refuse(self, reason: str) -> None:
+        """Tell the sender alone."""
+        self.send_json({"event": "refused", "reason": reason})

@@ -1,0 +1,94 @@
+"""
+Settings of the demo, and of the tests.
+
+It runs on what is in the box: SQLite and an in-memory channel layer. Read from the
+environment:
+
+REDIS_URL
+    Carries the channel layer over this Redis server, so that several processes
+    share one chat.
+
+DEMO_DATABASE
+    Path of the SQLite file; ``demo.sqlite3`` beside ``manage.py`` unless set.
+
+DEMO_ALLOWED_HOSTS
+    Comma-separated hosts to answer to, and to accept WebSockets from; this machine
+    unless set.
+
+DEMO_SECRET_KEY
+    Set it where anybody else can reach the demo.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+# A demo is for reading: errors come with their traceback.
+DEBUG = True
+
+# Public, so no secret. It's a constant because servers with several workers need
+# the same key in each, which a generated one would not be.
+SECRET_KEY = os.environ.get("DEMO_SECRET_KEY", "demo-key-known-to-everybody")
+
+# AllowedHostsOriginValidator holds the Origin of WebSockets to this list, too.
+_hosts = os.environ.get("DEMO_ALLOWED_HOSTS", "127.0.0.1,localhost,[::1]")
+ALLOWED_HOSTS = _hosts.split(",")
+
+INSTALLED_APPS = [
+    # Before staticfiles, so that runserver is Daphne's.
+    "daphne",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+    "demo",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "demo.urls"
+
+ASGI_APPLICATION = "demo.asgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+    },
+]
+
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": os.environ.get("DEMO_DATABASE", BASE_DIR / "demo.sqlite3"),
+    },
+}
+
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+CHANNEL_LAYERS: dict[str, dict[str, Any]] = {
+    "default": {"BACKEND": "channels.layers.InMemoryChannelLayer"},
+}
+
+if redis_url := os.environ.get("REDIS_URL"):
+    CHANNEL_LAYERS["default"] = {
+        "BACKEND": "channels_redis.core.RedisChannelLayer",
+        "CONFIG": {"hosts": [redis_url]},
+    }
+
+# No stream of this demo needs a large message, so none is let in: 16 KiB, where
+# Daphne's default is 1 MiB. Read by runserver; other servers have an option for it.
+DAPHNE_WEBSOCKET_MAX_MESSAGE_SIZE = 16 * 1024
+
+USE_TZ = True
+
+STATIC_URL = "static/"
