@@ -361,7 +361,8 @@ class AsyncJsonWebsocketDemultiplexer(MultiplexedWebsocket):
                     self._miss(name)
             case control.Ping():
                 await self._tell(control.Pong())
-            case control.Pong():
+            # A client that was told something it doesn't know says so, too.
+            case control.Pong() | control.Error():
                 pass
             case _:
                 detail = "expected open, close, ping or pong from a client"

@@ -17,17 +17,22 @@ import channelsmultiplexer
 
 ROOT = Path(__file__).parent.parent
 
-MODULES = {
-    "__init__",
-    "apps",
-    "control",
-    "demultiplexer",
-    "dialects",
-    "envelope",
-    "exceptions",
-    "inbox",
-    "stream",
-    "websocket",
+FILES = {
+    "__init__.py",
+    "apps.py",
+    "control.py",
+    "demultiplexer.py",
+    "dialects.py",
+    "envelope.py",
+    "exceptions.py",
+    "inbox.py",
+    "py.typed",
+    "static/channelsmultiplexer/multiplex.d.ts",
+    "static/channelsmultiplexer/multiplex.js",
+    "stream.py",
+    "templatetags/__init__.py",
+    "templatetags/channelsmultiplexer.py",
+    "websocket.py",
 }
 
 
@@ -53,10 +58,9 @@ def wheel(dist):
 
 
 def test_wheel_contents(wheel):
-    """The wheel holds the package, its type marker, and nothing else."""
+    """The wheel holds the package and nothing else."""
     files = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    expected = {f"channelsmultiplexer/{module}.py" for module in MODULES}
-    assert files == expected | {"channelsmultiplexer/py.typed"}
+    assert files == {f"channelsmultiplexer/{name}" for name in FILES}
 
 
 def test_wheel_metadata(wheel):
