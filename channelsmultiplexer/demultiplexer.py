@@ -312,12 +312,12 @@ class AsyncJsonWebsocketDemultiplexer(MultiplexedWebsocket):
             await self._tell(control.Closed(stream_name, code, reason))
         elif self._accept_sent:
             if not self.applications_accepting_frames:
-                await self.close(message.get("code"))
+                await self.close(message.get("code"), message.get("reason"))
         elif not self._streams or self.accept_when == "all":
             if self._error is not None:
                 self._fail(self._error)
             else:
-                await self.close(message.get("code"))
+                await self.close(message.get("code"), message.get("reason"))
 
     async def accept(self, subprotocol: Any = None, headers: Any = None) -> None:
         """

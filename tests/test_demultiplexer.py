@@ -319,6 +319,14 @@ async def test_last_stream_ends(application, payload, code):
     await client.disconnect()
 
 
+async def test_last_stream_gives_the_reason():
+    """The socket is closed with the reason of the last stream, too."""
+    client = await connect(ends=Closes)
+    await send(client, "ends", 4001)
+    assert (await client.receive_output())["reason"] == "as you wish"
+    await client.disconnect()
+
+
 async def test_frames_after_the_close():
     """Frames that cross the socket's close are dropped."""
     client = await connect(ends=Closes)
