@@ -67,6 +67,11 @@ class AsyncJsonWebsocketDemultiplexer(MultiplexedWebsocket):
     #: ``"close"``: that stream alone ends, with 1013.
     overflow: Literal["wait", "close"] = "wait"
 
+    #: Seconds that ``overflow = "wait"`` waits. An application that makes no room
+    #: for so long hangs, and would keep the others from their frames and from the
+    #: socket's end; its stream ends with 1013. :obj:`None` waits for ever.
+    inbox_timeout: float | None = 60
+
     #: The key that names a frame's stream, for bare clients that use another.
     stream_key: str = "stream"
 

@@ -35,6 +35,7 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
 
     application_close_timeout: float
     inbox_limit: int
+    inbox_timeout: float | None
     overflow: Literal["wait", "close"]
     stream_key: str
     payload_key: str
@@ -314,10 +315,11 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
         try:
             stream.put_nowait(message)
         except InboxFull:
-            if self.overflow == "wait":
-                await stream.put(message)
-            else:
-                await self._close_stream(stream, 1013, "inbox full")
+            with contextlib.suppress(asyncio.TimeoutError):
+                if self.overflow == "wait":
+                    put = stream.put(message)
+                    return await asyncio.wait_for(put, self.inbox_timeout)
+            return await self._close_stream(stream, 1013, "inbox full")
 
     async def _close_stream(self, stream: Stream, code: int, reason: str) -> None:
         self._retire(stream)

@@ -720,20 +720,62 @@ async def test_full_inbox_closes():
     await client.disconnect()
 
 
-async def test_stuck_and_gone():
-    """An application that is stuck keeps no other from its disconnect."""
+async def test_full_inbox_of_a_hanging_application():
+    """An application that hangs with a full inbox keeps no other from its end."""
 
     class One(Counts):
         codes = []
 
     class Small(Demultiplexer):
         inbox_limit = 1000
+        inbox_timeout = 0.05
 
     client = await connect(Small, stuck=never_reads, one=One)
-    for _ in range(3):
+    for _ in range(10):
         await send(client, "stuck", "x" * 100)
     await client.disconnect(4000)
     assert One.codes == [4000]
+
+
+async def test_full_inbox_and_the_client_is_gone():
+    """An OSError from send reaches a reader that waits for a full inbox."""
+    vanished, stuck = asyncio.Event(), asyncio.Event()
+
+    class Speaks(Counts):
+        codes = []
+
+        async def connect(self):
+            await super().connect()
+            await vanished.wait()
+            await self.send_json("anybody?")
+
+    class Small(Demultiplexer):
+        inbox_limit = 1000
+
+    application = Small.as_asgi(stuck=never_reads, speaks=Speaks)
+    frames = [{"type": "websocket.connect"}]
+    frames += [
+        {"type": "websocket.receive", "text": '{"stream":"stuck","payload":1}'}
+    ] * 10
+
+    # Uvicorn, which knows that the client is gone, but delivers in order. It never
+    # waits, so that whoever waits for stuck runs once the reader does.
+    async def receive():
+        if len(frames) < 10:
+            stuck.set()
+        end = {"type": "websocket.disconnect", "code": 1006}
+        return frames.pop(0) if frames else end
+
+    async def send(message):
+        if message["type"] == "websocket.send":
+            raise OSError("the client is gone")
+
+    scope = {"type": "websocket", "path": "/"}
+    serving = asyncio.ensure_future(application(scope, receive, send))
+    await asyncio.wait_for(stuck.wait(), 1)
+    vanished.set()
+    await asyncio.wait_for(serving, 1)
+    assert Speaks.codes == [1006]
 
 
 async def test_nothing_is_left():
