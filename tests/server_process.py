@@ -1,0 +1,122 @@
+"""
+An ASGI server in a process of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+
+__all__ = ["SERVERS", "ServerProcess"]
+
+# What runs each server on a port that the system chooses. The rest is as it comes,
+# so the WebSocket implementation is the server's default.
+SERVERS = {
+    "daphne": ["--bind", "127.0.0.1", "--port", "0"],
+    "uvicorn": ["--host", "127.0.0.1", "--port", "0"],
+    # With one worker, its default, the application would run in a child of this
+    # process, which does not end with it.
+    "hypercorn": ["--bind", "127.0.0.1:0", "--workers", "0"],
+}
+
+# Seconds in which a server starts, logs and stops, on a slow machine.
+TIMEOUT = 30
+
+
+class ServerProcess:
+    """
+    A server that serves one application while the context lasts.
+
+    Args:
+        name: One of :data:`SERVERS`.
+
+        application: Where the application is, as ``module:attribute``.
+
+    Attributes:
+        url: Where the server listens.
+    """
+
+    def __init__(self, name: str, application: str) -> None:
+        self.name = name
+        self._application = application
+        # What the server has written since the last take_log().
+        self._log = ""
+        # Notified when there is more of it, or will never be.
+        self._logged = threading.Condition()
+        # If the server will write no more.
+        self._silent = False
+
+    def __enter__(self) -> ServerProcess:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", self.name, *SERVERS[self.name], self._application],
+            # The server imports what the tests do.
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)),
+                "PYTHONUNBUFFERED": "1",
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        # A thread, since a server whose pipe is full would stop.
+        self._reader = threading.Thread(target=self._read_log)
+        self._reader.start()
+        try:
+            # All three say where they listen once they do.
+            listening = self.wait_log(
+                r"127\.0\.0\.1:([1-9]\d*)|127\.0\.0\.1 port (\d+)"
+            )
+        except BaseException:
+            self.__exit__()
+            raise
+        self.url = f"ws://127.0.0.1:{listening[1]}"
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._reader.join()
+        self._process.stdout.close()
+
+    def wait_log(self, pattern: str) -> re.Match[str]:
+        """
+        Wait until what the server logs matches *pattern*.
+
+        Raises:
+            AssertionError: If it doesn't, with the log.
+        """
+        with self._logged:
+            self._logged.wait_for(
+                lambda: self._silent or re.search(pattern, self._log), TIMEOUT
+            )
+            match = re.search(pattern, self._log)
+            assert match, (
+                f"expected {pattern!r} in the log of {self.name}:\n{self._log}"
+            )
+            return match
+
+    def take_log(self) -> str:
+        """
+        Return what the server has logged since the last call.
+        """
+        with self._logged:
+            log, self._log = self._log, ""
+            return log
+
+    def _read_log(self) -> None:
+        for line in self._process.stdout:
+            with self._logged:
+                self._log += line
+                self._logged.notify_all()
+        with self._logged:
+            self._silent = True
+            self._logged.notify_all()
