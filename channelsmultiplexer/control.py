@@ -141,6 +141,7 @@ class Pong(Control, frozen=True):
 
 _CONTROLS: TypeAlias = Hello | Open | Opened | Close | Closed | Error | Ping | Pong
 _OPS = [control.__struct_config__.tag for control in get_args(_CONTROLS)]
+_KEYS = {key for control in get_args(_CONTROLS) for key in control.__struct_fields__}
 
 
 def convert(content: dict[str, Any]) -> Control:
@@ -153,12 +154,14 @@ def convert(content: dict[str, Any]) -> Control:
     stream = content.get("stream")
     named = isinstance(stream, str) and stream.isascii() and len(stream) <= 255
     stream = stream if named else None
+    op = content["op"]
+    if isinstance(op, str) and op not in _OPS:
+        detail = f"expected one of {', '.join(_OPS)}, got {excerpt(op)}"
+        raise InvalidFrame("unknown-op", detail, stream)
+    # msgspec reads keys as UTF-8, and a key may be a lone surrogate.
+    known = {key: content[key] for key in content if key in _KEYS or key == "op"}
     try:
-        control: Control = msgspec.convert(content, _CONTROLS)
+        control: Control = msgspec.convert(known, _CONTROLS)
     except msgspec.ValidationError as error:
-        op = content["op"]
-        if isinstance(op, str) and op not in _OPS:
-            detail = f"expected one of {', '.join(_OPS)}, got {excerpt(op)}"
-            raise InvalidFrame("unknown-op", detail, stream) from None
         raise InvalidFrame("invalid-envelope", escape(str(error)), stream) from None
     return control

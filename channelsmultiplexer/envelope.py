@@ -125,6 +125,7 @@ class Bare:
             )
         self.stream_key = stream_key
         self.payload_key = payload_key
+        self._keys = (stream_key, payload_key, "text")
         # The same object twice: with the payload's JSON, and with its value.
         self._decoder = msgspec.json.Decoder(self._shape(Raw))
         self._content = self._shape(JSON)
@@ -163,6 +164,9 @@ class Bare:
         Raises:
             InvalidFrame: If *content* is no envelope.
         """
+        if isinstance(content, dict):
+            # msgspec reads keys as UTF-8, and a key may be a lone surrogate.
+            content = {key: content[key] for key in self._keys if key in content}
         try:
             return _data(msgspec.convert(content, self._content))
         except msgspec.ValidationError as error:
