@@ -142,6 +142,13 @@ class Inbox(Generic[T]):
         if self._items:
             self._wake()
 
+    def abandon(self) -> None:
+        """
+        Drop all that waits and take no more: the reader is gone.
+        """
+        self._closed = True
+        self.clear()
+
     def clear(self) -> None:
         """
         Drop all that waits.

@@ -203,6 +203,8 @@ class Stream:
         Note that the application has ended.
         """
         self._move(StreamState.CLOSED)
+        # Or whoever waits in put() would wait for ever.
+        self.inbox.abandon()
 
     # Private
 
