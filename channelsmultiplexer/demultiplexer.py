@@ -255,6 +255,9 @@ class AsyncJsonWebsocketDemultiplexer(MultiplexedWebsocket):
             detail = f"expected an open stream, got {excerpt(stream_name)}"
             raise InvalidFrame("unknown-stream", detail, stream_name)
         for stream in streams:
+            if not stream.is_live:
+                # It has ended while another was waited for.
+                continue
             if message["type"] == "websocket.disconnect":
                 # An application gets one, and no message after it.
                 self._disconnect(stream, message["code"], message.get("reason"))
