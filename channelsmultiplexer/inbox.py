@@ -166,11 +166,9 @@ class Inbox(Generic[T]):
             self._wake()
 
     def _wake(self) -> None:
-        taker = self._taker
-        if taker is not None:
-            self._taker = None
-            if not taker.done():
-                taker.set_result(self._take())
+        taker, self._taker = self._taker, None
+        if taker is not None and not taker.done():
+            taker.set_result(self._take())
         elif self._getter is not None and not self._getter.done():
             self._getter.set_result(None)
 
