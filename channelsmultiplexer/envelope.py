@@ -164,13 +164,16 @@ class Bare:
         Raises:
             InvalidFrame: If *content* is no envelope.
         """
+        named = None
         if isinstance(content, dict):
             # msgspec reads keys as UTF-8, and a key may be a lone surrogate.
             content = {key: content[key] for key in self._keys if key in content}
+            stream = content.get(self.stream_key)
+            named = stream if isinstance(stream, str) and _is_name(stream) else None
         try:
             return _data(msgspec.convert(content, self._content))
         except msgspec.ValidationError as error:
-            _refuse("invalid-envelope", escape(str(error)))
+            _refuse("invalid-envelope", escape(str(error)), named)
 
     def control(self, content: JSON) -> control.Control | None:
         """
