@@ -46,8 +46,9 @@ class Inbox(Generic[T]):
         self._limit = limit
         self._held = held
         self._closed = False
-        # What waits, each item with its size, oldest first.
-        self._items: collections.deque[tuple[T, int]] = collections.deque()
+        # What waits, each item with its size, oldest first. An empty deque takes
+        # more memory than all the rest, and a reader that keeps up needs none.
+        self._items: collections.deque[tuple[T, int]] | None = None
         # The sum of the sizes.
         self._size = 0
         # The reader in get(): it is woken, and takes the item itself.
@@ -71,7 +72,13 @@ class Inbox(Generic[T]):
             raise InboxClosed
         if self._items and self._size + size > self._limit:
             raise InboxFull(self._size, self._limit)
-        self._append(item, size)
+        taker = self._taker
+        # While one waits for its item, nothing waits to be taken.
+        if taker is not None and not self._held and not taker.done():
+            self._taker = None
+            taker.set_result(item)
+        else:
+            self._append(item, size)
 
     async def put(self, item: T, size: int = 1) -> None:
         """
@@ -153,13 +160,15 @@ class Inbox(Generic[T]):
         """
         Drop all that waits.
         """
-        self._items.clear()
+        self._items = None
         self._size = 0
         self._make_room()
 
     # Private
 
     def _append(self, item: T, size: int) -> None:
+        if self._items is None:
+            self._items = collections.deque()
         self._items.append((item, size))
         self._size += size
         if not self._held:
@@ -173,6 +182,7 @@ class Inbox(Generic[T]):
             self._getter.set_result(None)
 
     def _take(self) -> T:
+        assert self._items, "there is something to take"
         item, size = self._items.popleft()
         self._size -= size
         if self._room is not None:
