@@ -280,6 +280,19 @@ def test_self(browser, server):
     assert run(browser, script) == "Ann"
 
 
+def test_worker(browser, server):
+    """A worker has streams too."""
+    browser.get(f"http://127.0.0.1:{server.port}/pages/self/")
+    script = """
+        const worker = new Worker("/static/worker.js", { type: "module" });
+        return new Promise((resolve, reject) => {
+          worker.onmessage = ({ data }) => resolve(data);
+          worker.onerror = ({ message }) => reject(message);
+        });
+    """
+    assert run(browser, script) == "from a worker"
+
+
 def test_session(page):
     """The session that a page has by its cookie is the streams' too."""
     script = """
