@@ -96,7 +96,7 @@ class Wrapper:
         """
         if is_json(text):
             return f"{self._payload_head}{text}}}"
-        return f"{self._text_head}{json.dumps(text)}}}"
+        return f"{self._text_head}{_quote(text)}}}"
 
     def binary(self, data: bytes) -> bytes:
         """
@@ -288,6 +288,16 @@ class V1:
         Return the frame that tells a client of its bad frame.
         """
         return control.Error(error.stream, error.code, error.detail).encode()
+
+
+def _quote(text: str) -> str:
+    """Return *text* as a JSON string that is as long as it, but for its escapes."""
+    try:
+        return msgspec.json.encode(text).decode()
+    # A lone surrogate, which only json escapes: json.dumps() escapes all that is not
+    # ASCII, so that text grows up to three times, past what Daphne sends.
+    except UnicodeEncodeError:
+        return json.dumps(text)
 
 
 def is_json(text: str) -> bool:
