@@ -34,6 +34,7 @@ IMPORTS = {
     "templatetags.__init__": (set(), set()),
     "templatetags.channelsmultiplexer": (set(), {"django"}),
     "stream": ({"envelope", "exceptions", "inbox"}, set()),
+    "testing": ({"control", "envelope", "exceptions"}, {"asgiref"}),
     "websocket": (
         {"control", "dialects", "envelope", "exceptions", "stream"},
         {"channels"},

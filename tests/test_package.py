@@ -32,6 +32,7 @@ FILES = {
     "stream.py",
     "templatetags/__init__.py",
     "templatetags/channelsmultiplexer.py",
+    "testing.py",
     "websocket.py",
 }
 
