@@ -1,37 +1,57 @@
 """
-The demo, one consumer at a time and as a whole.
+The demo: its streams, its page and its socket.
 """
 
 import asyncio
 
 import pytest
-from channels.auth import AuthMiddlewareStack
 from channels.testing import WebsocketCommunicator
+from django.contrib.auth.models import AnonymousUser, User
 from django.contrib.staticfiles import finders
 from django.core.management import call_command
 from django.urls import reverse
 
+from channelsmultiplexer.testing import MultiplexCommunicator, Refused
 from demo.asgi import application
-from demo.consumers import (
-    ChatConsumer,
-    EchoConsumer,
-    MetricsConsumer,
-    NotesConsumer,
-)
+from demo.consumers import MetricsConsumer, RoomConsumer
 from demo.models import Note
+from demo.routing import DemoDemultiplexer
 
 # Of every test, since Channels looks after database connections at every event, also
 # of a consumer that has none.
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-async def test_echo():
+def visitor(user=None, **kwargs):
+    """
+    Return a visitor's end of the demo's socket.
+    """
+    application = DemoDemultiplexer.as_asgi()
+    return MultiplexCommunicator(application, user=user or AnonymousUser(), **kwargs)
+
+
+@pytest.fixture
+async def socket():
+    async with visitor() as socket:
+        yield socket
+
+
+async def enter(socket, room):
+    """
+    Open the stream of a room and take its welcome.
+    """
+    stream = await socket.open(f"rooms/{room}/")
+    assert (await stream.receive_json())["event"] == "welcome"
+    return stream
+
+
+async def test_echo(socket):
     """The echo stream answers a frame with itself."""
-    echo = WebsocketCommunicator(EchoConsumer.as_asgi(), "/")
-    await echo.connect()
-    await echo.send_to(text_data="[1, 2]")
-    assert await echo.receive_from() == "[1, 2]"
-    await echo.disconnect()
+    echo = await socket.open("echo")
+    await echo.send_text("[1, 2]")
+    assert await echo.receive_text() == "[1, 2]"
+    await echo.send_bytes(b"\0")
+    assert await echo.receive_bytes() == b"\0"
 
 
 async def test_metrics():
@@ -54,68 +74,115 @@ async def test_metrics_end():
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_chat():
-    """The chat stream brings a message to its sender and to everybody else."""
-    room = AuthMiddlewareStack(ChatConsumer.as_asgi())
-    ann, bob = WebsocketCommunicator(room, "/"), WebsocketCommunicator(room, "/")
-    for visitor in (ann, bob):
-        await visitor.connect()
-        welcome = await visitor.receive_json_from()
-        assert welcome == {"event": "welcome", "user": ""}
-    await ann.send_json_to({"name": "Ann", "text": "Hello"})
-    for visitor in (ann, bob):
-        message = await visitor.receive_json_from()
-        assert message == {"event": "message", "name": "Ann", "text": "Hello"}
-        await visitor.disconnect()
+async def test_room(socket):
+    """A message in a room reaches its sender and everybody else there."""
+    async with visitor() as other:
+        streams = [await enter(end, "lobby") for end in (socket, other)]
+        await streams[0].send_json({"name": "Ann", "text": "Hello"})
+        for stream in streams:
+            message = await stream.receive_json()
+            assert message == {"event": "message", "name": "Ann", "text": "Hello"}
+
+
+async def test_rooms_on_one_socket(socket):
+    """Of two rooms on one socket each has its own messages."""
+    lobby, kitchen = await enter(socket, "lobby"), await enter(socket, "kitchen")
+    await lobby.send_json({"name": "Ann", "text": "Hello"})
+    assert (await lobby.receive_json())["text"] == "Hello"
+    await kitchen.send_json({"name": "Ann", "text": "Coffee"})
+    assert (await kitchen.receive_json())["text"] == "Coffee"
+    assert not lobby.unread
+
+
+async def test_room_welcome():
+    """A room welcomes a user by name."""
+    async with visitor(User(username="ann")) as socket:
+        room = await socket.open("rooms/lobby/")
+        assert await room.receive_json() == {"event": "welcome", "user": "ann"}
+
+
+@pytest.mark.parametrize(
+    ("room", "reason"),
+    [
+        ("staff", "This room is for staff."),
+        ("a" * 33, "The name of a room has at most 32 characters."),
+    ],
+)
+async def test_room_refusal(socket, room, reason):
+    """A room that may not be entered says why."""
+    with pytest.raises(Refused) as refused:
+        await socket.open(f"rooms/{room}/")
+    assert (refused.value.code, refused.value.reason) == (4403, reason)
+
+
+async def test_staff_room():
+    """The staff's room is open to them."""
+    async with visitor(User(username="ann", is_staff=True)) as socket:
+        await enter(socket, "staff")
+
+
+async def test_too_many_rooms(socket):
+    """A socket has so many streams; one more is refused until another ends."""
+    room, *_ = [await enter(socket, number) for number in range(11)]
+    with pytest.raises(Refused) as refused:
+        await socket.open("rooms/lobby/")
+    assert refused.value.code == 4429
+    await room.close()
+    await room.wait_closed(1000)
+    await enter(socket, "lobby")
 
 
 @pytest.mark.parametrize(
     "content",
     [
         {"name": "", "text": "Hello"},
-        {"name": "A" * (ChatConsumer.NAME_LENGTH + 1), "text": "Hello"},
+        {"name": "A" * (RoomConsumer.NAME_LENGTH + 1), "text": "Hello"},
         {"name": "Ann", "text": ""},
-        {"name": "Ann", "text": "A" * (ChatConsumer.TEXT_LENGTH + 1)},
+        {"name": "Ann", "text": "A" * (RoomConsumer.TEXT_LENGTH + 1)},
         {"name": "Ann", "text": None},
         ["Ann", "Hello"],
     ],
 )
-async def test_chat_refusal(content):
-    """The chat stream refuses what is not a name and a text of limited length."""
-    ann = WebsocketCommunicator(AuthMiddlewareStack(ChatConsumer.as_asgi()), "/")
-    await ann.connect()
-    await ann.receive_json_from()
-    await ann.send_json_to(content)
-    assert (await ann.receive_json_from())["event"] == "refused"
-    await ann.disconnect()
+async def test_room_refused_message(socket, content):
+    """A room refuses what is not a name and a text of limited length."""
+    room = await enter(socket, "lobby")
+    await room.send_json(content)
+    assert (await room.receive_json())["event"] == "refused"
 
 
-async def test_notes():
+async def test_bare_client(socket):
+    """A client of the bare dialect has every stream, and one room: the lobby."""
+    lobby = await enter(socket, "lobby")
+    async with visitor(dialect="bare") as bare:
+        await bare.stream("rooms").send_json({"name": "Bob", "text": "Hello"})
+        assert (await lobby.receive_json())["name"] == "Bob"
+        await bare.stream("echo").send_json([1, 2])
+        assert await bare.stream("echo").receive_json() == [1, 2]
+        assert (await bare.stream("notes").receive_json())["event"] == "list"
+
+
+async def test_notes(socket):
     """The notes stream adds and deletes a note, and announces both."""
-    notes = WebsocketCommunicator(NotesConsumer.as_asgi(), "/")
-    await notes.connect()
-    assert await notes.receive_json_from() == {"event": "list", "notes": []}
-    await notes.send_json_to({"action": "add", "text": "Milk"})
-    added = await notes.receive_json_from()
+    notes = await socket.open("notes")
+    assert await notes.receive_json() == {"event": "list", "notes": []}
+    await notes.send_json({"action": "add", "text": "Milk"})
+    added = await notes.receive_json()
     note = await Note.objects.aget()
     assert added == {"event": "added", "note": {"id": note.pk, "text": "Milk"}}
-    await notes.send_json_to({"action": "delete", "id": note.pk})
-    assert await notes.receive_json_from() == {"event": "deleted", "id": note.pk}
+    await notes.send_json({"action": "delete", "id": note.pk})
+    assert await notes.receive_json() == {"event": "deleted", "id": note.pk}
     assert not await Note.objects.aexists()
-    await notes.disconnect()
 
 
-async def test_notes_list():
+async def test_notes_list(socket):
     """The notes stream begins with all notes, the newest first."""
     first = await Note.objects.acreate(text="Milk")
     second = await Note.objects.acreate(text="Bread")
-    notes = WebsocketCommunicator(NotesConsumer.as_asgi(), "/")
-    await notes.connect()
-    assert (await notes.receive_json_from())["notes"] == [
+    notes = await socket.open("notes")
+    assert (await notes.receive_json())["notes"] == [
         {"id": second.pk, "text": "Bread"},
         {"id": first.pk, "text": "Milk"},
     ]
-    await notes.disconnect()
 
 
 @pytest.mark.parametrize(
@@ -130,37 +197,41 @@ async def test_notes_list():
         None,
     ],
 )
-async def test_notes_refusal(content):
+async def test_notes_refusal(socket, content):
     """The notes stream refuses an action that cannot be carried out."""
-    notes = WebsocketCommunicator(NotesConsumer.as_asgi(), "/")
-    await notes.connect()
-    await notes.receive_json_from()
-    await notes.send_json_to(content)
-    assert (await notes.receive_json_from())["event"] == "refused"
+    notes = await socket.open("notes")
+    await notes.receive_json()
+    await notes.send_json(content)
+    assert (await notes.receive_json())["event"] == "refused"
     assert not await Note.objects.aexists()
-    await notes.disconnect()
 
 
-async def test_notes_limit():
+async def test_notes_limit(socket):
     """The notes stream refuses a note beyond the limit."""
     await Note.objects.abulk_create(Note(text="Milk") for _ in range(Note.LIMIT))
-    notes = WebsocketCommunicator(NotesConsumer.as_asgi(), "/")
-    await notes.connect()
-    await notes.receive_json_from()
-    await notes.send_json_to({"action": "add", "text": "Bread"})
-    assert (await notes.receive_json_from())["event"] == "refused"
+    notes = await socket.open("notes")
+    await notes.receive_json()
+    await notes.send_json({"action": "add", "text": "Bread"})
+    assert (await notes.receive_json())["event"] == "refused"
     assert await Note.objects.acount() == Note.LIMIT
-    await notes.disconnect()
 
 
 def test_page(client):
     """The page renders."""
     response = client.get(reverse("index"))
     assert response.status_code == 200
-    assert "4 streams, 1 WebSocket" in response.content.decode()
+    assert "Many streams, 1 WebSocket" in response.content.decode()
 
 
-@pytest.mark.parametrize("path", ["demo/demo.css", "demo/demo.js", "demo/icon.svg"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "channelsmultiplexer/multiplex.js",
+        "demo/demo.css",
+        "demo/demo.js",
+        "demo/icon.svg",
+    ],
+)
 def test_page_static_files(client, path):
     """The page refers to a static file that there is."""
     assert f'"/static/{path}"' in client.get(reverse("index")).content.decode()

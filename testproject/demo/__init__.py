@@ -1,3 +1,3 @@
 """
-The demo: four streams on one WebSocket.
+The demo: many streams on one WebSocket.
 """

@@ -2,7 +2,7 @@
 The demo's streams: four Channels consumers.
 
 None of them knows that it shares a socket. Each would serve a WebSocket of its own
-just as well, and each is tested that way.
+just as well.
 """
 
 import asyncio
@@ -76,39 +76,50 @@ class MetricsConsumer(AsyncJsonWebsocketConsumer):
             await self.send_json(dataclasses.asdict(meter.sample()))
 
 
-class ChatConsumer(AsyncJsonWebsocketConsumer):
+class RoomConsumer(AsyncJsonWebsocketConsumer):
     """
-    One room for everybody. What was said before you came is not kept.
+    A chat room. The path names it; what was said before you came is not kept.
 
-    The client sends ``{"name", "text"}``; it is sent ``welcome`` with its user name
-    once (empty for an anonymous visitor), then ``message`` with name and text for
-    every message, its own included, or ``refused`` with a reason.
+    Refuses with 4403 and a reason. Else the client is sent ``welcome`` with its user
+    name once (empty for an anonymous visitor). It sends ``{"name", "text"}``, and is
+    sent ``message`` with name and text for every message, its own included, or
+    ``refused`` with a reason.
     """
 
-    groups = ["chat"]
-
+    ROOM_LENGTH = 32
     NAME_LENGTH = 24
     TEXT_LENGTH = 500
 
     async def connect(self) -> None:
         """
-        Tell the client who it is to this site.
+        Enter the room, and tell the client who it is to this site.
         """
-        await self.accept()
+        room = self.scope["url_route"]["kwargs"]["room"]
         user = self.scope["user"]
         assert user is not None, "AuthMiddlewareStack sets a user, if an anonymous one"
+        # Refusing a WebSocket of its own, this would be an HTTP 403 without a word.
+        if len(room) > self.ROOM_LENGTH:
+            reason = f"The name of a room has at most {self.ROOM_LENGTH} characters."
+            return await self.close(4403, reason)
+        if room == "staff" and not user.is_staff:
+            return await self.close(4403, "This room is for staff.")
+        self._group = f"room.{room}"
+        # A group in this list is left by itself at the end.
+        self.groups.append(self._group)
+        await self.channel_layer.group_add(self._group, self.channel_name)
+        await self.accept()
         await self.send_json({"event": "welcome", "user": user.get_username()})
 
     async def receive_json(self, content: Any, **kwargs: Any) -> None:
         """
-        Pass a message on to everybody, or refuse it to its sender.
+        Pass a message on to everybody in the room, or refuse it to its sender.
         """
         match content:
             case {"name": str(name), "text": str(text)} if (
                 0 < len(name) <= self.NAME_LENGTH and 0 < len(text) <= self.TEXT_LENGTH
             ):
                 await self.channel_layer.group_send(
-                    "chat", {"type": "chat.message", "name": name, "text": text}
+                    self._group, {"type": "room.message", "name": name, "text": text}
                 )
             case _:
                 reason = (
@@ -117,9 +128,9 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
                 )
                 await self.send_json({"event": "refused", "reason": reason})
 
-    async def chat_message(self, event: dict[str, Any]) -> None:
+    async def room_message(self, event: dict[str, Any]) -> None:
         """
-        Send a message of the group to the client.
+        Send a message of the room to the client.
         """
         await self.send_json(
             {"event": "message", "name": event["name"], "text": event["text"]}

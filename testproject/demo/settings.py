@@ -6,7 +6,7 @@ environment:
 
 REDIS_URL
     Carries the channel layer over this Redis server, so that several processes
-    share one chat.
+    share the rooms.
 
 DEMO_DATABASE
     Path of the SQLite file; ``demo.sqlite3`` beside ``manage.py`` unless set.

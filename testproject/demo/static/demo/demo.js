@@ -1,73 +1,31 @@
 /*
- * The demo's page: one WebSocket, a card for each of its four streams, and a log of
- * the frames.
+ * The demo's page: one WebSocket, a card for each of its streams, and a log of the
+ * frames.
  *
  * What arrives is only ever put in place as text, never as HTML.
  */
 
-// The socket
+const byId = (id) => document.getElementById(id);
 
-/** One WebSocket that carries many streams. It is opened again when it is lost. */
-class Multiplex {
-  #url;
-  #socket = null;
-  #receivers = new Map();
-  #onState;
-  #onFrame;
-  #losses = 0;
+// The page says where the module is: only Django knows what its storage made of it.
+const { Multiplex, backoff } = await import(byId("multiplex").href);
 
-  /**
-   * @param {URL} url
-   * @param {(state: "open" | "lost") => void} onState
-   * @param {(direction: "in" | "out", text: string, frame: object) => void} onFrame
-   *   sees every frame, as it is on the wire and as what it says
-   */
-  constructor(url, onState, onFrame) {
-    this.#url = url;
-    this.#onState = onState;
-    this.#onFrame = onFrame;
-    this.#open();
-  }
-
-  /** Give every payload of a stream to a function. */
-  receive(stream, receiver) {
-    this.#receivers.set(stream, receiver);
-  }
-
-  /** Send a payload on a stream. Without a socket it is dropped. */
-  send(stream, payload) {
-    if (this.#socket.readyState !== WebSocket.OPEN) return;
-    const frame = { stream, payload };
-    const text = JSON.stringify(frame);
-    this.#socket.send(text);
-    this.#onFrame("out", text, frame);
-  }
-
-  #open() {
-    this.#socket = new WebSocket(this.#url);
-    this.#socket.onopen = () => {
-      this.#losses = 0;
-      this.#onState("open");
-    };
-    this.#socket.onmessage = ({ data }) => {
-      const frame = JSON.parse(data);
-      this.#onFrame("in", data, frame);
-      // An error has no stream: nobody receives it, it is for onFrame to show.
-      this.#receivers.get(frame.stream)?.(frame.payload);
-    };
-    this.#socket.onclose = () => {
-      this.#onState("lost");
-      // 1, 2, 4, 8 s, and up to half as much again by chance, so that the tabs of a
-      // server that comes back do not all arrive at once.
-      const delay = 1000 * 2 ** Math.min(this.#losses++, 3);
-      setTimeout(() => this.#open(), delay * (1 + Math.random() / 2));
-    };
+/** The browser's WebSocket. It has no event for what is sent, so send() tells. */
+class ObservedWebSocket extends WebSocket {
+  send(data) {
+    super.send(data);
+    showFrame("out", data);
   }
 }
 
-// What the cards have in common
+// All that the page needs to share one socket; both options are for show.
+const mux = new Multiplex("/ws/", {
+  WebSocket: ObservedWebSocket,
+  // A second longer than it would be, so that there is something to watch.
+  backoff: (attempt) => 1000 + backoff(attempt),
+});
 
-const byId = (id) => document.getElementById(id);
+// Elements
 
 /** Make an element that holds texts and other elements. */
 function make(tag, ...content) {
@@ -76,11 +34,18 @@ function make(tag, ...content) {
   return element;
 }
 
+/** Make an element from the template of the page that has this id. */
+function makeFrom(id) {
+  return byId(id).content.firstElementChild.cloneNode(true);
+}
+
 /** Add a line below the others. Of more than 100, the oldest goes. */
 function addLine(box, ...content) {
-  box.append(make("li", ...content));
+  const line = make("li", ...content);
+  box.append(line);
   if (box.childElementCount > 100) box.firstElementChild.remove();
   box.scrollTop = box.scrollHeight;
+  return line;
 }
 
 /** Call a function with a form's fields, by name, when it is submitted. */
@@ -91,21 +56,188 @@ function onSubmit(form, receiver) {
   });
 }
 
-// The state of the socket
+const bytes = new Intl.NumberFormat("en", {
+  style: "unit",
+  unit: "byte",
+  unitDisplay: "narrow",
+  notation: "compact",
+  maximumSignificantDigits: 3,
+});
 
-const STATES = { open: "Connected", lost: "Reconnecting…" };
+// The socket
 
-function showState(state) {
+const STATUSES = {
+  connecting: "Connecting…",
+  open: "Connected",
+  reconnecting: "Reconnecting",
+  closed: "Closed",
+};
+
+// The retry to come: its number, and when it is due.
+let retry;
+
+function showSocket(state, detail = "") {
   document.body.dataset.socket = state;
-  byId("status").textContent = STATES[state];
-  // The fields stay enabled: who is typing when the socket is lost can go on.
-  for (const button of document.querySelectorAll("main button")) {
-    button.disabled = state !== "open";
-  }
-  // What was lost with the socket is neither answered nor measured later.
-  echoesSentAt.length = 0;
-  samples.length = 0;
+  byId("status").textContent = STATUSES[state];
+  byId("status-detail").textContent = detail;
+  byId("socket-count").textContent = state === "open" ? "1" : "no";
+  byId("cut").disabled = state !== "open";
 }
+
+function showCountdown() {
+  if (document.body.dataset.socket !== "reconnecting") return;
+  const seconds = Math.max(0, retry.due - performance.now()) / 1000;
+  const when = seconds > 0 ? `in ${seconds.toFixed(1)} s` : "is under way";
+  byId("status-detail").textContent =
+    `Lost with ${retry.code}. Attempt ${retry.attempt} ${when}.`;
+}
+
+mux.onopen = () => {
+  showSocket("open", "Cut it, or stop the server for a while, and watch it come back.");
+  // Another socket after every loss.
+  mux.socket.addEventListener("message", ({ data }) => showFrame("in", data));
+};
+
+mux.onreconnecting = ({ attempt, delay, code }) => {
+  retry = { attempt, code, due: performance.now() + delay };
+  showSocket("reconnecting");
+  showCountdown();
+};
+
+mux.onclose = ({ code }) => {
+  showSocket("closed", `Closed with ${code}. The next stream opens it again.`);
+};
+
+byId("cut").addEventListener("click", () => {
+  // Behind the module's back, which takes it for a loss: mux.close() would be the end.
+  mux.socket.close(4000, "cut by hand");
+});
+
+// The streams
+
+// Each has a path of its own on this page.
+const cards = new Map();
+
+const NOTICES = {
+  reopening: "Opening again after",
+  refused: "Refused with",
+  ended: "Ended with",
+};
+
+/** A card, and a row among the streams of the socket, that live by one stream. */
+class Card {
+  /**
+   * @param {string} path
+   * @param {HTMLElement} element
+   * @param {(data: any) => void} receive gets every message
+   * @param {(event: {reopened: boolean}) => void} opened is called at every opening
+   */
+  constructor(path, element, receive = () => {}, opened = () => {}) {
+    this.path = path;
+    this.element = element;
+    this.receive = receive;
+    this.opened = opened;
+    this.notice = makeFrom("notice-template");
+    this.notice.querySelector("button").addEventListener("click", () => this.open());
+    this.element.querySelector(".content").append(this.notice);
+    this.row = makeFrom("row-template");
+    this.row.dataset.kind = element.dataset.kind;
+    this.row.querySelector(".path").textContent = path;
+    this.row.querySelector("button").addEventListener("click", () => {
+      if (this.hasEnded) this.open();
+      else this.close();
+    });
+    byId("streams").append(this.row);
+    cards.set(path, this);
+    this.open();
+  }
+
+  get hasEnded() {
+    return this.stream.readyState === this.stream.CLOSED;
+  }
+
+  open() {
+    this.stream = mux.stream(this.path);
+    this.stream.onopen = (event) => {
+      this.show("open");
+      this.opened(event);
+    };
+    this.stream.onmessage = ({ data }) => this.receive(data);
+    // It opens again by itself, on the next socket or a little later on this one.
+    this.stream.onreopening = (event) => this.show("reopening", event);
+    // It doesn't.
+    this.stream.onclose = (event) => {
+      const wasOpen = ["open", "closing"].includes(this.element.dataset.state);
+      this.show(wasOpen ? "ended" : "refused", event);
+    };
+    this.show("connecting");
+    // A socket that is closed for good opens with the first stream, without an event.
+    if (document.body.dataset.socket === "closed") showSocket("connecting");
+  }
+
+  close() {
+    this.stream.close();
+    this.show("closing");
+  }
+
+  /** Close the stream if need be, and take the card away. */
+  leave() {
+    if (this.hasEnded) return this.remove();
+    this.stream.addEventListener("close", () => this.remove());
+    this.close();
+  }
+
+  remove() {
+    // The focus would be lost with the button that was pressed.
+    if (this.element.contains(document.activeElement)) byId("rooms-title").focus();
+    this.element.remove();
+    this.row.remove();
+    cards.delete(this.path);
+    showCounts();
+  }
+
+  show(state, { code, reason } = {}) {
+    this.element.dataset.state = this.row.dataset.state = state;
+    const why = reason ? `${code}: ${reason}` : code;
+    this.notice.firstElementChild.textContent =
+      state in NOTICES ? `${NOTICES[state]} ${why}` : "";
+    this.row.querySelector(".state").textContent = state;
+    const action = this.hasEnded ? "Open" : "Close";
+    const button = this.row.querySelector("button");
+    button.textContent = action;
+    button.ariaLabel = `${action} ${this.path}`;
+    showCounts();
+  }
+
+  showCounts() {
+    const { framesSent, bytesSent, framesReceived, bytesReceived } = this.stream;
+    const count = (name, frames, size) => {
+      this.row.querySelector(name).textContent = `${frames} · ${bytes.format(size)}`;
+    };
+    count(".sent", framesSent, bytesSent);
+    count(".received", framesReceived, bytesReceived);
+  }
+
+  /** Let a frame run along the branch. */
+  pulse(direction) {
+    if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
+    // One dash of 30 on a path of 100: it is out of sight at 30 and at -100.
+    const strokeDashoffset = direction === "in" ? [30, -100] : [-100, 30];
+    const options = { duration: 600, easing: "ease-in-out" };
+    this.row.querySelector(".pulse").animate({ strokeDashoffset }, options);
+  }
+}
+
+function showCounts() {
+  byId("stream-count").textContent = mux.streams.size;
+  for (const card of cards.values()) card.showCounts();
+}
+
+// Neither the counts of frames nor the time to the next retry has an event.
+setInterval(() => {
+  showCounts();
+  showCountdown();
+}, 200);
 
 // Frames
 
@@ -113,48 +245,35 @@ const FRAMES_KEPT = 200;
 const FRAME_LENGTH_SHOWN = 400;
 
 const frameCounts = { in: 0, out: 0 };
+// On the wire a stream goes by a number, new on every socket.
+const paths = new Map();
 // Lines that wait to be shown, newest first: more than one only while paused.
 const heldFrames = [];
 
-function showFrame(direction, text, { stream, error }) {
+/** Log a frame. This page's are all text; a stream's bytes would come as bytes. */
+function showFrame(direction, text) {
+  const { op, stream, path = paths.get(stream) } = JSON.parse(text);
+  if (op === "open") paths.set(stream, path);
   byId(`count-${direction}`).textContent = ++frameCounts[direction];
   const arrow = make("span", direction === "in" ? "↓" : "↑");
   arrow.role = "img";
   arrow.ariaLabel = direction === "in" ? "received" : "sent";
-  const line = make("li", arrow, frameText(text, stream));
+  const shown =
+    text.length > FRAME_LENGTH_SHOWN ? `${text.slice(0, FRAME_LENGTH_SHOWN)}…` : text;
+  const line = make("li", arrow, make("code", make("b", path ?? "socket"), " ", shown));
   line.dataset.direction = direction;
-  if (error) line.className = "error";
-  if (stream) {
-    line.dataset.stream = stream;
-    pulse(stream, direction);
-  }
+  line.dataset.kind = path?.split("/")[0] ?? "socket";
+  if (op === "error") line.className = "error";
+  cards.get(path)?.pulse(direction);
   heldFrames.unshift(line);
   heldFrames.splice(FRAMES_KEPT);
   if (byId("pause").ariaPressed === "false") releaseFrames();
-}
-
-/** Make the text of a frame, with the name of its stream set off. */
-function frameText(text, stream) {
-  const shown =
-    text.length > FRAME_LENGTH_SHOWN ? `${text.slice(0, FRAME_LENGTH_SHOWN)}…` : text;
-  const name = JSON.stringify(stream ?? "error");
-  const [before, ...after] = shown.split(name);
-  return make("code", before, make("b", name), after.join(name));
 }
 
 function releaseFrames() {
   const box = byId("frames");
   box.prepend(...heldFrames.splice(0));
   while (box.childElementCount > FRAMES_KEPT) box.lastElementChild.remove();
-}
-
-/** Let a frame run along its strand of the wire. */
-function pulse(stream, direction) {
-  if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
-  const strand = document.querySelector(`.pulses [data-stream="${CSS.escape(stream)}"]`);
-  // One dash of 4 on a path of 100: it is out of sight at 4 and at -100.
-  const strokeDashoffset = direction === "in" ? [-100, 4] : [4, -100];
-  strand?.animate({ strokeDashoffset }, { duration: 800, easing: "ease-in-out" });
 }
 
 byId("pause").addEventListener("click", ({ target }) => {
@@ -164,56 +283,19 @@ byId("pause").addEventListener("click", ({ target }) => {
   if (!paused) releaseFrames();
 });
 
-byId("shown-streams").addEventListener("change", ({ currentTarget }) => {
+byId("shown-kinds").addEventListener("change", ({ currentTarget }) => {
   const hidden = currentTarget.querySelectorAll("input:not(:checked)");
   byId("frames").dataset.hidden = Array.from(hidden, (box) => box.value).join(" ");
 });
 
-// The streams
-
-const address = new URL("/ws/", location.href);
-address.protocol = address.protocol === "https:" ? "wss:" : "ws:";
-
-const multiplex = new Multiplex(address, showState, showFrame);
-
-// echo
-
-// When each echo still awaited was sent: a stream keeps its order.
-const echoesSentAt = [];
-
-/** Read JSON where there is some; any other text is a string. */
-function readValue(text) {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return text;
-  }
-}
-
-multiplex.receive("echo", (payload) => {
-  const milliseconds = performance.now() - echoesSentAt.shift();
-  const duration = make("span", `${milliseconds.toFixed(1)} ms`);
-  duration.className = "muted";
-  addLine(byId("echo-replies"), make("span", JSON.stringify(payload)), duration);
-});
-
-onSubmit(byId("echo-form"), ({ value }) => {
-  echoesSentAt.push(performance.now());
-  multiplex.send("echo", readValue(value.value));
-});
+/** The card that stands on the page from the start. */
+const cardElement = (kind) => document.querySelector(`main > [data-kind="${kind}"]`);
 
 // metrics
 
 const SAMPLES_SHOWN = 60;
 
 const samples = [];
-const rate = new Intl.NumberFormat("en", {
-  style: "unit",
-  unit: "byte-per-second",
-  unitDisplay: "narrow",
-  notation: "compact",
-  maximumSignificantDigits: 3,
-});
 
 /** Draw percentages as a line that ends, now, at the right edge of the chart. */
 function drawLine(selector, percentages) {
@@ -222,54 +304,53 @@ function drawLine(selector, percentages) {
   byId("chart").querySelector(selector).setAttribute("points", points.join(" "));
 }
 
-multiplex.receive("metrics", (sample) => {
+function showSample(sample) {
   samples.push(sample);
   samples.splice(0, samples.length - SAMPLES_SHOWN);
   drawLine(".cpu", samples.map(({ cpu }) => cpu));
   drawLine(".memory", samples.map(({ memory }) => memory));
   byId("cpu").textContent = `${sample.cpu.toFixed(1)} %`;
   byId("memory").textContent = `${sample.memory.toFixed(1)} %`;
-  byId("received").textContent = rate.format(sample.received);
-  byId("sent").textContent = rate.format(sample.sent);
-});
+  byId("received").textContent = `${bytes.format(sample.received)}/s`;
+  byId("sent").textContent = `${bytes.format(sample.sent)}/s`;
+}
 
-// chat
-
-const chat = byId("chat-form").elements;
-// Each tab has a name of its own, and keeps it when it is reloaded.
-chat.name.value =
-  sessionStorage.getItem("name") ?? `guest-${Math.floor(1000 + 9000 * Math.random())}`;
-
-multiplex.receive("chat", (payload) => {
-  switch (payload.event) {
-    case "welcome":
-      byId("user").textContent = payload.user || "anonymous";
-      break;
-    case "message":
-      addLine(byId("chat-messages"), make("b", payload.name), make("span", payload.text));
-      break;
-    case "refused":
-      byId("chat-refusal").textContent = payload.reason;
-      break;
-  }
-});
-
-onSubmit(byId("chat-form"), ({ name, text }) => {
-  byId("chat-refusal").textContent = "";
-  sessionStorage.setItem("name", name.value);
-  multiplex.send("chat", { name: name.value.trim(), text: text.value.trim() });
-  text.value = "";
-});
+// The line begins anew with every opening: it has no gap for what wasn't measured.
+new Card("metrics", cardElement("metrics"), showSample, () => samples.splice(0));
 
 // notes
 
+const notes = new Card("notes", cardElement("notes"), receiveNotes);
+
+function receiveNotes(content) {
+  const list = byId("notes-list");
+  switch (content.event) {
+    case "list":
+      list.replaceChildren(...content.notes.map(noteLine));
+      break;
+    case "added":
+      if (!noteLineOf(content.note.id)) list.prepend(noteLine(content.note));
+      break;
+    case "deleted": {
+      const line = noteLineOf(content.id);
+      // The focus would be lost with the button that was pressed.
+      if (line?.contains(document.activeElement)) list.focus();
+      line?.remove();
+      break;
+    }
+    case "refused":
+      byId("notes-refusal").textContent = content.reason;
+      break;
+  }
+}
+
 function noteLine({ id, text }) {
   const remove = make("button", "✕");
-  remove.className = "delete";
+  remove.className = "icon";
   remove.ariaLabel = `Delete note: ${text}`;
   remove.addEventListener("click", () => {
     byId("notes-refusal").textContent = "";
-    multiplex.send("notes", { action: "delete", id });
+    notes.stream.send({ action: "delete", id });
   });
   const line = make("li", make("span", text), remove);
   line.dataset.note = id;
@@ -280,30 +361,91 @@ function noteLineOf(id) {
   return byId("notes-list").querySelector(`[data-note="${Number(id)}"]`);
 }
 
-multiplex.receive("notes", (payload) => {
-  const list = byId("notes-list");
-  switch (payload.event) {
-    case "list":
-      list.replaceChildren(...payload.notes.map(noteLine));
-      break;
-    case "added":
-      if (!noteLineOf(payload.note.id)) list.prepend(noteLine(payload.note));
-      break;
-    case "deleted": {
-      const line = noteLineOf(payload.id);
-      // The focus would be lost with the button that was pressed.
-      if (line?.contains(document.activeElement)) list.focus();
-      line?.remove();
-      break;
-    }
-    case "refused":
-      byId("notes-refusal").textContent = payload.reason;
-      break;
+onSubmit(byId("notes-form"), ({ text }) => {
+  byId("notes-refusal").textContent = "";
+  notes.stream.send({ action: "add", text: text.value.trim() });
+  text.value = "";
+});
+
+// echo
+
+const echo = new Card("echo", cardElement("echo"));
+
+/** Read JSON where there is some; any other text is a string. */
+function readValue(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}
+
+onSubmit(byId("echo-form"), async ({ value }) => {
+  const start = performance.now();
+  const replies = byId("echo-replies");
+  try {
+    // What is echoed has the request's id, and so is its answer.
+    const request = { value: readValue(value.value) };
+    const answer = await echo.stream.request(request, { timeout: 10_000 });
+    const duration = make("span", `${(performance.now() - start).toFixed(1)} ms`);
+    duration.className = "muted";
+    addLine(replies, make("span", JSON.stringify(answer.value)), duration);
+  } catch (error) {
+    addLine(replies, error.message).className = "refusal";
   }
 });
 
-onSubmit(byId("notes-form"), ({ text }) => {
-  byId("notes-refusal").textContent = "";
-  multiplex.send("notes", { action: "add", text: text.value.trim() });
-  text.value = "";
+// rooms
+
+// Each tab has a name of its own, and keeps it when it is reloaded.
+byId("name").value =
+  sessionStorage.getItem("name") ?? `guest-${Math.floor(1000 + 9000 * Math.random())}`;
+
+byId("name").addEventListener("change", ({ target }) => {
+  sessionStorage.setItem("name", target.value);
 });
+
+function openRoom(name) {
+  const path = `rooms/${name}/`;
+  const there = cards.get(path);
+  if (there?.hasEnded) there.open();
+  if (there) return there.element.querySelector("input").focus();
+
+  const element = makeFrom("room-template");
+  const box = element.querySelector(".box");
+  const refusal = element.querySelector(".refusal");
+  const note = (text) => (addLine(box, text).className = "muted");
+  const receive = (content) => {
+    switch (content.event) {
+      case "welcome":
+        note(`You are in, as ${content.user || "an anonymous visitor"}.`);
+        break;
+      case "message":
+        addLine(box, make("b", content.name), make("span", content.text));
+        break;
+      case "refused":
+        refusal.textContent = content.reason;
+        break;
+    }
+  };
+  const opened = ({ reopened }) => reopened && note("What was said meanwhile is gone.");
+  element.querySelector("h3").textContent = name;
+  const card = new Card(path, element, receive, opened);
+  const leave = element.querySelector("header button");
+  leave.ariaLabel = `Leave ${name}`;
+  leave.addEventListener("click", () => card.leave());
+  onSubmit(element.querySelector("form"), ({ text }) => {
+    refusal.textContent = "";
+    // Not open? Then it waits in the stream until it is.
+    card.stream.send({ name: byId("name").value.trim(), text: text.value.trim() });
+    text.value = "";
+  });
+  byId("rooms").append(element);
+}
+
+onSubmit(byId("join-form"), ({ room }) => {
+  openRoom(room.value);
+  room.value = "";
+});
+
+openRoom("lobby");
