@@ -20,10 +20,10 @@ from urllib.error import URLError
 import pytest
 from channels.testing import WebsocketCommunicator
 from django.template import Context, Template
-from requirement import program
-from server_process import ServerProcess
 
 import channelsmultiplexer
+from requirement import program
+from server_process import ServerProcess
 
 ROOT = Path(__file__).parent.parent
 
