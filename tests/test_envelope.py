@@ -224,6 +224,11 @@ def test_text_is_spliced():
     assert text in CODECS["bare"].wrapper("1").text(text)
 
 
+def test_text_is_not_inflated():
+    """Text travels in UTF-8, not in escapes three times as long."""
+    assert "\u20ac\U0001f600" in CODECS["bare"].wrapper("1").text("\u20ac\U0001f600")
+
+
 def test_envelope_is_frozen():
     """An envelope doesn't change."""
     with pytest.raises(AttributeError):
