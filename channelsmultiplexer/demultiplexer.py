@@ -226,7 +226,9 @@ class AsyncJsonWebsocketDemultiplexer(MultiplexedWebsocket):
         """
         Disconnect every application, and wait for them in :meth:`disconnect`.
         """
-        self._end_socket(message.get("code", 1005), message.get("reason"))
+        # Hypercorn says 1000, whatever the code that the socket was closed with.
+        code = self._close_code or message.get("code", 1005)
+        self._end_socket(code, message.get("reason"))
         await super().websocket_disconnect(message)
 
     async def disconnect(self, code: int) -> None:
@@ -354,7 +356,8 @@ class AsyncJsonWebsocketDemultiplexer(MultiplexedWebsocket):
             return
         self.closing = True
         self._accepted.set()
-        await super().close(_socket_code(code), reason)
+        self._close_code = _socket_code(code)
+        await super().close(self._close_code, reason)
 
     # The v1 dialect
 

@@ -55,6 +55,9 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
     # The streams whose applications have not ended.
     _running: set[Stream]
 
+    # The code that the socket was closed with from this side, if it was with one.
+    _close_code: int | None
+
     # How the client names its streams.
     _dialect: dialects.Bare | dialects.V1
 
@@ -131,6 +134,7 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
     async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
         self.scope = {**scope, "demultiplexer_cls": type(self)}
         self.closing = False
+        self._close_code = None
         self.applications_accepting_frames = set()
         self._streams = {}
         self._running = set()
