@@ -57,6 +57,9 @@ class ServerProcess:
                 **os.environ,
                 "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)),
                 "PYTHONUNBUFFERED": "1",
+                # In development mode asyncio warns of whatever takes 0.1 seconds,
+                # which on a busy machine is anything.
+                "PYTHONDEVMODE": "",
             },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
