@@ -60,8 +60,10 @@ class Puppet:
 
     def finish(self, error=None):
         """
-        Return from the application, or raise *error* out of it.
+        Return from the application, or raise *error* out of it, if it is running.
         """
+        if self._end.done():
+            return
         if error is None:
             self._end.set_result(None)
         else:
@@ -92,3 +94,10 @@ class Puppets:
         Return the next run, once it has started.
         """
         return await soon(self._new.get())
+
+    def finish(self):
+        """
+        Return from all runs.
+        """
+        for puppet in self.started:
+            puppet.finish()

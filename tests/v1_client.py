@@ -7,10 +7,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+from puppets import Puppets
+
 from channelsmultiplexer import AsyncJsonWebsocketDemultiplexer
 from channelsmultiplexer.testing import MultiplexCommunicator
 
-__all__ = ["connect", "demultiplexer", "nothing_left", "processed"]
+__all__ = ["connect", "demultiplexer", "nothing_left", "open_puppet", "processed"]
 
 
 def demultiplexer(applications, **attributes):
@@ -26,7 +28,7 @@ def demultiplexer(applications, **attributes):
 @contextlib.asynccontextmanager
 async def connect(applications, **attributes):
     """
-    Connect a client and receive the ``hello``.
+    Connect a client and receive the ``hello``; in the end no puppet runs on.
 
     The communicator keeps apart what no stream may be sent, such as data after its
     ``closed`` or a second one: of that nothing may be there in the end.
@@ -35,7 +37,22 @@ async def connect(applications, **attributes):
     async with MultiplexCommunicator(application) as client:
         assert (await client.receive_frame())["op"] == "hello"
         yield client
+        for value in applications.values():
+            if isinstance(value, Puppets):
+                value.finish()
     assert not client.unread
+
+
+async def open_puppet(client, puppets, url="p"):
+    """
+    Open a stream, and return it and its application, which has accepted.
+    """
+    stream = client.open_nowait(url)
+    puppet = await puppets.next()
+    assert await puppet.receive() == {"type": "websocket.connect"}
+    await puppet.accept()
+    await stream.wait_open()
+    return stream, puppet
 
 
 async def processed(client):
