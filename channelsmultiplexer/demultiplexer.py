@@ -277,6 +277,9 @@ class AsyncJsonWebsocketDemultiplexer(MultiplexedWebsocket):
         An override that doesn't call ``super()`` accepts the stream by adding it
         to ``self.applications_accepting_frames``.
         """
+        # An override may have waited, and the stream have ended.
+        if stream_name not in self._streams:
+            return
         if not self.applications_accepting_frames:
             self._first_accept = message
         self.applications_accepting_frames.add(stream_name)
