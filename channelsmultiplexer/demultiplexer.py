@@ -387,8 +387,9 @@ class AsyncJsonWebsocketDemultiplexer(MultiplexedWebsocket):
         # Before anything is awaited: the next frame may be for this stream.
         self._dialect.reserve(frame.stream)
         name, url = dialects.resolve(frame.path, self.applications)
-        # Those that have closed but not ended count too: they take as much.
-        if len(self._running) >= self.max_streams:
+        # Those that have closed but whose application has not ended count too: they
+        # take as much.
+        if self._count_running() >= self.max_streams:
             closed = control.Closed(frame.stream, 4429, "too many streams")
         elif name is None:
             closed = control.Closed(frame.stream, 4404, "no application for this path")

@@ -222,6 +222,11 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
             self._retire(stream)
             stream.disconnect(code, reason)
 
+    def _count_running(self) -> int:
+        """Return how many applications have not ended."""
+        # A task may still be telling the client of its stream's end.
+        return sum(stream.state is not StreamState.CLOSED for stream in self._running)
+
     async def _wait_applications(self) -> None:
         """Wait until every application has ended; each has its time."""
         while self._running:
