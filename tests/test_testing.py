@@ -11,11 +11,11 @@ import contextvars
 import channels.db
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
+
+from channelsmultiplexer.testing import Ended, MultiplexCommunicator, Refused
 from guard import soon
 from puppets import Puppets
 from v1_client import demultiplexer, nothing_left
-
-from channelsmultiplexer.testing import Ended, MultiplexCommunicator, Refused
 
 variable = contextvars.ContextVar("variable", default="unset")
 

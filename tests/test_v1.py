@@ -12,11 +12,11 @@ from channels.exceptions import AcceptConnection, DenyConnection
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.routing import URLRouter
 from django.urls import path, re_path
+
+from channelsmultiplexer.testing import MultiplexCommunicator, Refused
 from guard import soon
 from puppets import Puppets
 from v1_client import connect, demultiplexer, nothing_left, open_puppet, processed
-
-from channelsmultiplexer.testing import MultiplexCommunicator, Refused
 
 both_dialects = pytest.mark.parametrize("dialect", ["v1", "bare"])
 

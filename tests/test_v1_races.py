@@ -12,11 +12,11 @@ import random
 
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
+
+from channelsmultiplexer.testing import MultiplexCommunicator, Refused
 from guard import soon
 from puppets import Puppets
 from v1_client import connect, demultiplexer, nothing_left, open_puppet, processed
-
-from channelsmultiplexer.testing import MultiplexCommunicator, Refused
 
 
 class Echo(AsyncWebsocketConsumer):

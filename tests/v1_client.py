@@ -7,10 +7,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from puppets import Puppets
-
 from channelsmultiplexer import AsyncJsonWebsocketDemultiplexer
 from channelsmultiplexer.testing import MultiplexCommunicator
+from puppets import Puppets
 
 __all__ = ["connect", "demultiplexer", "nothing_left", "open_puppet", "processed"]
 
