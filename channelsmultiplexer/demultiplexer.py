@@ -353,13 +353,15 @@ class AsyncJsonWebsocketDemultiplexer(MultiplexedWebsocket):
             code: 1000 or 3000 to 4999. Daphne allows no other, so any other
                 becomes 1000 if it tells of a normal end, and else 4500.
 
-            reason: At most 123 bytes of UTF-8; Daphne drops it.
+            reason: What is beyond 123 bytes of UTF-8 is cut off; Daphne drops it.
         """
         if self.closing:
             return
+        # First what may raise: a socket that is said to be closing is never closed.
+        self._close_code = _socket_code(code)
+        reason = reason and _socket_reason(reason)
         self.closing = True
         self._accepted.set()
-        self._close_code = _socket_code(code)
         await super().close(self._close_code, reason)
 
     # The v1 dialect
@@ -456,3 +458,8 @@ def _socket_code(code: Any) -> int | None:
     if code in (1000, 1001, 1005):
         return 1000
     return code if 3000 <= code <= 4999 else 4500
+
+
+def _socket_reason(reason: str) -> str:
+    # RFC 6455, 5.5: what fits in a close frame. Uvicorn raises if it doesn't.
+    return reason.encode(errors="replace")[:123].decode(errors="ignore")

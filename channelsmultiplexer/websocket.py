@@ -354,6 +354,7 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
                         stream.accept()
             case "websocket.close":
                 if stream.is_live:
+                    _check_close(message)
                     self._retire(stream)
                     code = message.get("code") or 1000
                     stream.disconnect(code, message.get("reason"), drop=True)
@@ -384,6 +385,15 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
         else:
             frame["bytes"] = stream.wrapper.binary(message["bytes"])
         await self._send(frame)
+
+
+def _check_close(message: Message) -> None:
+    """Raise, as a server would, what is wrong with a close, before it has begun."""
+    code, reason = message.get("code"), message.get("reason")
+    if not isinstance(code, int | None):
+        raise TypeError(f"expected an int for a close code, got {code!r}")
+    if not isinstance(reason, str | None):
+        raise TypeError(f"expected a str for the reason of a close, got {reason!r}")
 
 
 def fresh(consumer: Any) -> Any:

@@ -327,6 +327,55 @@ async def test_last_stream_gives_the_reason():
     await client.disconnect()
 
 
+@pytest.mark.parametrize("reason", ["x" * 124, "\N{SNOWMAN}" * 42, "\ud800" * 200])
+async def test_long_reason(reason):
+    """A reason that fits in no close frame is cut, or servers wouldn't close."""
+
+    class Talks(AsyncWebsocketConsumer):
+        async def receive(self, text_data=None, bytes_data=None):
+            await self.close(4001, reason)
+
+    client = await connect(ends=Talks)
+    await send(client, "ends", 0)
+    got = (await client.receive_output())["reason"]
+    assert 120 < len(got.encode()) <= 123
+    await client.disconnect()
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"), [("4001", ""), (4001.5, ""), (4001, b""), (4001, 5)]
+)
+async def test_close_of_no_type(code, reason, caplog):
+    """A close that is none is its application's error, and the socket ends."""
+
+    async def application(scope, receive, send):
+        await send({"type": "websocket.accept"})
+        await receive()
+        await receive()
+        await send({"type": "websocket.close", "code": code, "reason": reason})
+
+    client = await connect(ends=application)
+    await send(client, "ends", 0)
+    assert (await client.receive_output())["code"] == 4500
+    await client.disconnect()
+    assert "expected a" in caplog.text
+
+
+async def test_own_close_of_no_type():
+    """A hook that closes with no code can still close."""
+
+    class Closing(Demultiplexer):
+        async def receive_json(self, content, **kwargs):
+            with pytest.raises(TypeError):
+                await self.close("4001")
+            await self.close(4002)
+
+    client = await connect(Closing, echo=Echo)
+    await send(client, "echo", 0)
+    assert (await client.receive_output())["code"] == 4002
+    await client.disconnect()
+
+
 async def test_frames_after_the_close():
     """Frames that cross the socket's close are dropped."""
     client = await connect(ends=Closes)
