@@ -358,7 +358,11 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
                     self._retire(stream)
                     code = message.get("code") or 1000
                     stream.disconnect(code, message.get("reason"), drop=True)
-                    await self.websocket_close(message, stream.name)
+                    try:
+                        await self.websocket_close(message, stream.name)
+                    # The application has done its part, and can't mend it.
+                    except Exception as error:
+                        self._fail(error)
             case str(kind) if kind.startswith("websocket."):
                 raise ValueError(f"a stream has no messages of type {kind!r}")
             case _:

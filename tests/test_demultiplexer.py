@@ -989,16 +989,17 @@ async def test_value_that_is_no_application():
         await asyncio.wait_for(client.future, 1)
 
 
-async def test_hook_raises():
+@pytest.mark.parametrize("application", [Returns, Raises, Closes])
+async def test_hook_raises(application):
     """What a hook of a subclass raises ends the socket, and is raised."""
 
     class Broken(Demultiplexer):
         async def websocket_close(self, message, stream_name):
             raise LookupError("in a hook")
 
-    client = await connect(Broken, ends=Returns, echo=Echo)
+    client = await connect(Broken, ends=application, echo=Echo)
     assert await is_alive(client)
-    await send(client, "ends", 0)
+    await send(client, "ends", 4001)
     with pytest.raises(LookupError, match="in a hook"):
         await asyncio.wait_for(client.future, 1)
 
