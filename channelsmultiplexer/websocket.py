@@ -328,7 +328,9 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
                 if self.overflow == "wait":
                     put = stream.put(message)
                     return await asyncio.wait_for(put, self.inbox_timeout)
-            return await self._close_stream(stream, 1013, "inbox full")
+            # It may have ended just as its time ran out.
+            if stream.is_live:
+                await self._close_stream(stream, 1013, "inbox full")
 
     async def _close_stream(self, stream: Stream, code: int, reason: str) -> None:
         self._retire(stream)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
@@ -77,6 +78,25 @@ async def test_application_ends(way):
         await client.send_json_to({"stream": stream, "payload": 1})
     assert await client.receive_nothing()
     ends.end.set()
+    assert await client.receive_json_from() == {"stream": "echo", "payload": 1}
+    await client.disconnect()
+
+
+async def test_application_ends_as_its_time_runs_out():
+    """An application that ends as inbox_timeout does doesn't end the socket."""
+
+    class Impatient(AsyncJsonWebsocketDemultiplexer):
+        inbox_limit = 1
+        inbox_timeout = 0.05
+
+    ends = Ends()
+    client = await connect(Impatient, ends=ends.closes, echo=Echo)
+    asyncio.get_running_loop().call_later(0.05, ends.end.set)
+    for _ in range(2):
+        await client.send_json_to({"stream": "ends", "payload": 1})
+    await asyncio.sleep(0.01)  # lets the reader begin to wait
+    time.sleep(0.1)  # noqa: ASYNC251 (so that both times are up in the same turn)
+    await client.send_json_to({"stream": "echo", "payload": 1})
     assert await client.receive_json_from() == {"stream": "echo", "payload": 1}
     await client.disconnect()
 
