@@ -90,7 +90,7 @@ class AsyncJsonWebsocketDemultiplexer(MultiplexedWebsocket):
     heartbeat: float = 25
 
     # The accept message of the first application that accepted.
-    _first_accept: Message
+    _first_accept: Message | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -280,8 +280,7 @@ class AsyncJsonWebsocketDemultiplexer(MultiplexedWebsocket):
         # An override may have waited, and the stream have ended.
         if stream_name not in self._streams:
             return
-        if not self.applications_accepting_frames:
-            self._first_accept = message
+        first = self._first_accept = self._first_accept or message
         self.applications_accepting_frames.add(stream_name)
         if isinstance(self._dialect, dialects.V1):
             await self._tell(control.Opened(stream_name, message.get("subprotocol")))
@@ -289,7 +288,6 @@ class AsyncJsonWebsocketDemultiplexer(MultiplexedWebsocket):
             self.accept_when == "first"
             or self.applications_accepting_frames >= self._streams.keys()
         ):
-            first = self._first_accept
             await self.accept(first.get("subprotocol"), first.get("headers"))
 
     async def websocket_send(self, message: Message, stream_name: str) -> None:

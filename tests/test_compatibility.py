@@ -360,6 +360,24 @@ async def test_accept_with_the_last():
     await client.disconnect()
 
 
+async def test_accept_without_super():
+    """websocket_accept() can call super() for some applications only."""
+
+    class Demultiplexer(AsyncJsonWebsocketDemultiplexer):
+        applications = {"quiet": Echo, "echo": Echo}
+
+        async def websocket_accept(self, message, stream_name):
+            if stream_name == "quiet":
+                self.applications_accepting_frames.add(stream_name)
+            else:
+                await super().websocket_accept(message, stream_name)
+
+    client = await connect(Demultiplexer.as_asgi())
+    for name in ("quiet", "echo"):
+        assert await ask(client, name, name) == name
+    await client.disconnect()
+
+
 async def test_websocket_send():
     """websocket_send() sees what an application sends, and may change it."""
 
