@@ -288,7 +288,13 @@ class AsyncJsonWebsocketDemultiplexer(MultiplexedWebsocket):
             self.accept_when == "first"
             or self.applications_accepting_frames >= self._streams.keys()
         ):
-            await self.accept(first.get("subprotocol"), first.get("headers"))
+            try:
+                await self.accept(first.get("subprotocol"), first.get("headers"))
+            except Exception:
+                # This application hasn't accepted, and the next may.
+                self.applications_accepting_frames.discard(stream_name)
+                self._first_accept = None
+                raise
 
     async def websocket_send(self, message: Message, stream_name: str) -> None:
         """
@@ -340,8 +346,20 @@ class AsyncJsonWebsocketDemultiplexer(MultiplexedWebsocket):
         self._accept_sent = True
         if isinstance(self._dialect, dialects.V1):
             subprotocol = envelope.SUBPROTOCOL
-        await super().accept(subprotocol, headers)
-        self._accepted.set()
+        elif subprotocol not in (None, *self.scope.get("subprotocols", ())):
+            # Servers fail the handshake for it, and with it all other streams.
+            logger.warning("The client did not offer subprotocol %a", subprotocol)
+            subprotocol = None
+        try:
+            await super().accept(subprotocol, headers)
+        except Exception:
+            # The server didn't take it, and may take another's.
+            self._accept_sent = False
+            raise
+        finally:
+            # Also when it is cancelled: a server that waits has the message.
+            if self._accept_sent:
+                self._accepted.set()
 
     async def close(self, code: Any = None, reason: str | None = None) -> None:
         """

@@ -140,6 +140,91 @@ async def test_accept_passes_on():
     await client.disconnect()
 
 
+async def test_accept_with_a_subprotocol_not_offered(caplog):
+    """A subprotocol that the client didn't offer fails no other's socket."""
+
+    class Chooses(Echo):
+        async def connect(self):
+            await self.accept("soap")
+
+    application = Demultiplexer.as_asgi(chooses=Chooses, echo=Echo)
+    client = WebsocketCommunicator(application, "/", subprotocols=["rest"])
+    assert await client.connect() == (True, None)
+    assert await is_alive(client, "chooses")
+    assert await is_alive(client)
+    await client.disconnect()
+    assert "did not offer subprotocol 'soap'" in caplog.text
+
+
+async def test_accept_that_the_server_refuses():
+    """An accept that the server doesn't take ends its own application only."""
+    sent, turn = asyncio.Queue(), asyncio.Event()
+
+    async def odd(scope, receive, send):
+        try:
+            await send({"type": "websocket.accept", "headers": [("x-odd", "text")]})
+        finally:
+            turn.set()
+
+    async def even(scope, receive, send):
+        await turn.wait()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": "0"})
+        await receive()
+        await receive()
+
+    async def server(message):
+        if "headers" in message:
+            raise TypeError("expected bytes")
+        sent.put_nowait(message)
+
+    incoming = asyncio.Queue()
+    incoming.put_nowait({"type": "websocket.connect"})
+    application = Demultiplexer.as_asgi(odd=odd, even=even)
+    scope = {"type": "websocket", "path": "/"}
+    serving = asyncio.ensure_future(application(scope, incoming.get, server))
+    messages = [await asyncio.wait_for(sent.get(), 1) for _ in range(2)]
+    assert [message["type"] for message in messages] == [
+        "websocket.accept",
+        "websocket.send",
+    ]
+    incoming.put_nowait({"type": "websocket.disconnect", "code": 1006})
+    await asyncio.wait_for(serving, 1)
+
+
+async def test_accept_that_is_given_up():
+    """An application that gives up its accept stops no other from sending."""
+    sent, given = asyncio.Queue(), asyncio.Event()
+
+    async def gives_up(scope, receive, send):
+        accept = asyncio.ensure_future(send({"type": "websocket.accept"}))
+        await given.wait()
+        accept.cancel()
+        await receive()
+        await receive()
+
+    async def speaks(scope, receive, send):
+        await given.wait()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": "0"})
+
+    async def server(message):
+        if message["type"] == "websocket.accept":
+            given.set()
+            await asyncio.Event().wait()
+        sent.put_nowait(message)
+
+    incoming = asyncio.Queue()
+    incoming.put_nowait({"type": "websocket.connect"})
+    application = Demultiplexer.as_asgi(gives_up=gives_up, speaks=speaks)
+    scope = {"type": "websocket", "path": "/"}
+    serving = asyncio.ensure_future(application(scope, incoming.get, server))
+    message = await asyncio.wait_for(sent.get(), 1)
+    assert message["text"] == '{"stream":"speaks","payload":0}'
+    incoming.put_nowait({"type": "websocket.disconnect", "code": 1006})
+    await asyncio.wait_for(serving, 1)
+
+
 async def test_one_refuses():
     """A refusal is one application's, whatever the order."""
     for applications in (
