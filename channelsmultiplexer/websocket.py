@@ -324,13 +324,22 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
         try:
             stream.put_nowait(message)
         except InboxFull:
-            with contextlib.suppress(asyncio.TimeoutError):
-                if self.overflow == "wait":
-                    put = stream.put(message)
-                    return await asyncio.wait_for(put, self.inbox_timeout)
+            if self.overflow == "wait" and await self._put_in_time(stream, message):
+                return
             # It may have ended just as its time ran out.
             if stream.is_live:
                 await self._close_stream(stream, 1013, "inbox full")
+
+    async def _put_in_time(self, stream: Stream, message: Message) -> bool:
+        """Wait for room, and return if the message was left, or its stream ended."""
+        # Up to Python 3.11 wait_for() forgets that it was cancelled if there is room
+        # in the same turn; then _shut_down() would wait for its reader for ever.
+        put = asyncio.create_task(stream.put(message))
+        try:
+            await asyncio.wait({put}, timeout=self.inbox_timeout)
+            return put.done()
+        finally:
+            put.cancel()
 
     async def _close_stream(self, stream: Stream, code: int, reason: str) -> None:
         self._retire(stream)

@@ -101,6 +101,33 @@ async def test_application_ends_as_its_time_runs_out():
     await client.disconnect()
 
 
+@pytest.mark.parametrize("turns", range(5))
+async def test_cancelled_as_there_is_room(turns):
+    """A demultiplexer cancelled in the turn in which there is room again ends."""
+    reads = asyncio.Event()
+
+    class Small(AsyncJsonWebsocketDemultiplexer):
+        inbox_limit = 1
+        application_close_timeout = 0.05
+
+    async def application(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        await reads.wait()
+        await receive()
+
+    client = await connect(Small, application=application)
+    for _ in range(2):
+        await client.send_json_to({"stream": "application", "payload": 1})
+    assert await client.receive_nothing()
+    reads.set()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    client.future.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await soon(asyncio.shield(client.future))
+
+
 @pytest.mark.parametrize("way", ["returns", "raises", "closes"])
 async def test_send_upstream_to_all(way):
     """send_upstream() passes over streams that end while it waits for another."""
