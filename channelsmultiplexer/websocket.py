@@ -250,6 +250,10 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
                 stream.kill()
             tasks = [stream.task for stream in self._running]
             await asyncio.gather(*readers, *tasks, return_exceptions=True)
+            # Channels leaves them at the disconnect only, which may not have come.
+            if self.channel_layer is not None:
+                for group in self.groups:
+                    await self.channel_layer.group_discard(group, self.channel_name)
 
     # The streams
 

@@ -954,6 +954,27 @@ async def test_groups_are_left():
     assert not layer.groups.get("all")
 
 
+@pytest.mark.parametrize("way", ["cancelled", "failed"])
+async def test_groups_are_left_without_disconnect(way):
+    """The demultiplexer leaves its groups however its socket ends."""
+
+    class Grouped(Demultiplexer):
+        groups = ["all"]
+
+        async def invalid_frame(self, error):
+            raise error
+
+    client = await connect(Grouped, echo=Echo)
+    assert len(get_channel_layer().groups["all"]) == 1
+    if way == "cancelled":
+        client.future.cancel()
+    else:
+        await client.send_to(text_data="no JSON")
+    with pytest.raises((asyncio.CancelledError, ValueError)):
+        await asyncio.wait_for(asyncio.shield(client.future), 1)
+    assert not get_channel_layer().groups.get("all")
+
+
 async def test_channel_layer_handler():
     """A handler of a subclass gets what is sent to its group."""
 
