@@ -328,7 +328,9 @@ class AsyncJsonWebsocketDemultiplexer(MultiplexedWebsocket):
             reason = message.get("reason") or ""
             await self._tell(control.Closed(stream_name, code, reason))
         elif self._accept_sent:
-            if not self.applications_accepting_frames:
+            # connect() may have accepted: then a refusal leaves those undecided.
+            is_last = not self.applications_accepting_frames
+            if is_last and (accepted or not self._streams):
                 await self.close(message.get("code"), message.get("reason"))
         elif not self._streams or self.accept_when == "all":
             if self._error is not None:

@@ -286,6 +286,30 @@ async def test_returning_refuses():
     await client.disconnect()
 
 
+async def test_refuses_a_socket_that_is_accepted():
+    """If connect() accepts, an application that refuses leaves the others."""
+    decided = asyncio.Event()
+
+    class Accepts(Demultiplexer):
+        async def connect(self):
+            await self.accept()
+
+    class Slow(Echo):
+        async def connect(self):
+            await decided.wait()
+            await self.accept()
+
+    client = await connect(Accepts, refuses=Refuses, slow=Slow)
+    assert await client.receive_nothing()
+    decided.set()
+    assert await is_alive(client, "slow")
+    await client.disconnect()
+
+    client = await connect(Accepts, refuses=Refuses)
+    assert (await client.receive_output())["code"] == 4403
+    await client.disconnect()
+
+
 async def test_accept_when_all():
     """With accept_when = "all" the socket is accepted with the last."""
     late = asyncio.Event()
