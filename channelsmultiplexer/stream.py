@@ -29,6 +29,9 @@ Application: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
 # empty frames fills an inbox too.
 MESSAGE_OVERHEAD = sys.getsizeof({"type": "websocket.receive", "text": ""})
 
+# The least time, in seconds, between two cancellations of an application.
+AGAIN = 0.1
+
 
 class StreamState(enum.Enum):
     """
@@ -223,6 +226,9 @@ class Stream:
             self._close_timeout,
         )
         self.kill()
+        # Some swallow a cancellation: up to Python 3.11 wait_for() can.
+        again = max(self._close_timeout, AGAIN)
+        self._timer = asyncio.get_running_loop().call_later(again, self._expire)
 
     async def _receive(self) -> Message:
         if self._connect is not None:

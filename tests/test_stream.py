@@ -5,6 +5,7 @@ One stream: its states, what its application receives, and its end.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 
@@ -478,6 +479,21 @@ async def test_expires(caplog):
             text,
         )
     ]
+
+
+async def test_expires_again(caplog):
+    """An application that swallows its cancellation is cancelled again."""
+    stream = make(close_timeout=0)
+
+    async def swallows(scope, receive, send):
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    await blocked(run(stream, swallows))
+    stream.disconnect(1001, None)
+    assert await soon(stream.task) is None
+    assert len(caplog.records) == 2
 
 
 async def test_time_starts_with_the_disconnect():
