@@ -115,10 +115,9 @@ class AsyncJsonWebsocketDemultiplexer(MultiplexedWebsocket):
     def __init__(self, /, **applications: Any) -> None:
         super().__init__()
         self.applications = {**type(self).applications, **applications}
-        # Of an instance too: Demultiplexer(chat=...).as_asgi().
-        self.as_asgi = functools.partial(  # type: ignore[method-assign]
-            type(self).as_asgi, **applications
-        )
+        # Of an instance too: Demultiplexer(chat=...).as_asgi(). Not assigned as an
+        # attribute, which mypy, without types-channels, takes for all there is.
+        vars(self)["as_asgi"] = functools.partial(type(self).as_asgi, **applications)
 
     # Hooks on the way in
 
