@@ -279,10 +279,14 @@ class AsyncJsonWebsocketDemultiplexer(MultiplexedWebsocket):
         # An override may have waited, and the stream have ended.
         if stream_name not in self._streams:
             return
+        is_new = stream_name not in self.applications_accepting_frames
         first = self._first_accept = self._first_accept or message
         self.applications_accepting_frames.add(stream_name)
         if isinstance(self._dialect, dialects.V1):
-            await self._tell(control.Opened(stream_name, message.get("subprotocol")))
+            # The application may accept again while the first time waits.
+            if is_new:
+                opened = control.Opened(stream_name, message.get("subprotocol"))
+                await self._tell(opened)
         elif (
             self.accept_when == "first"
             or self.applications_accepting_frames >= self._streams.keys()

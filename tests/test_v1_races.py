@@ -13,8 +13,9 @@ import random
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
 
+from channelsmultiplexer.envelope import SUBPROTOCOL
 from channelsmultiplexer.testing import MultiplexCommunicator, Refused
-from guard import soon
+from guard import blocked, soon
 from puppets import Puppets
 from v1_client import connect, demultiplexer, nothing_left, open_puppet, processed
 
@@ -368,6 +369,33 @@ def slow(allowed):
 
     hooks = {"websocket_accept": websocket_accept}
     return {"inbox_limit": 1, "overflow": "close", **hooks}
+
+
+async def test_accepts_twice_at_once(puppets):
+    """An application that accepts again while the first time waits opens once."""
+    incoming, sent, gate = asyncio.Queue(), [], asyncio.Event()
+
+    async def send(message):
+        sent.append(message.get("text", ""))
+        if '"opened"' in sent[-1]:
+            await gate.wait()
+
+    scope = {"type": "websocket", "path": "/", "subprotocols": [SUBPROTOCOL]}
+    serving = asyncio.ensure_future(
+        demultiplexer({"p": puppets})(scope, incoming.get, send)
+    )
+    incoming.put_nowait({"type": "websocket.connect"})
+    frame = '{"op":"open","stream":"1","path":"p"}'
+    incoming.put_nowait({"type": "websocket.receive", "text": frame})
+    puppet = await puppets.next()
+    first = await blocked(puppet.accept())
+    await soon(puppet.accept())
+    gate.set()
+    await soon(first)
+    assert sum('"opened"' in text for text in sent) == 1
+    puppets.finish()
+    incoming.put_nowait({"type": "websocket.disconnect", "code": 1001})
+    await soon(serving)
 
 
 async def test_stream_ends_during_websocket_accept(puppets):
