@@ -24,9 +24,9 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
-from v1_client import demultiplexer
 
 from channelsmultiplexer.testing import MultiplexCommunicator
+from v1_client import demultiplexer
 
 CLOSE_TIMEOUT = 5
 MAX_STREAMS = 4
