@@ -146,6 +146,8 @@ class Machine(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.loop = StillLoop()
+        # PYTHONDEVMODE would make it twenty times slower.
+        self.loop.set_debug(False)
         self.lines = {}
         self.values = itertools.count()
         # The codes of the errors to come, and of those that came.

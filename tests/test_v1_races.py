@@ -197,21 +197,16 @@ async def test_hundred_opens(client, puppets):
     streams = [client.open_nowait("p") for _ in range(100)]
     for stream in streams:
         await stream.send_json(stream.name)
-    started = [await puppets.next() for _ in streams]
-    pairs = list(zip(streams, started, strict=True))
+    pairs = [(stream, await puppets.next()) for stream in streams]
     random.Random(100).shuffle(pairs)
-    for number, (_, puppet) in enumerate(pairs):
-        if number % 3:
-            await puppet.accept()
-        else:
-            await puppet.close(4000 + number)
-    for number, (stream, puppet) in enumerate(pairs):
-        if number % 3:
-            await stream.wait_open()
-            assert await puppet.receive() == {"type": "websocket.connect"}
-            assert (await puppet.receive())["text"] == f'"{stream.name}"'
-        else:
-            await stream.wait_closed(4000 + number)
+    for stream, puppet in pairs[:60]:
+        await puppet.accept()
+        await stream.wait_open()
+        assert await puppet.receive() == {"type": "websocket.connect"}
+        assert (await puppet.receive())["text"] == f'"{stream.name}"'
+    for stream, puppet in pairs[60:]:
+        await puppet.close(4001)
+        await stream.wait_closed(4001)
 
 
 async def test_max_streams_in_one_go(puppets):
@@ -427,3 +422,22 @@ async def test_bare_stream_ends_during_websocket_accept(puppets):
         puppets.finish()
         await client.stream("closing").send_json(1)
         await client.wait_closed(4001)
+
+
+async def test_stream_ends_during_websocket_send(puppets):
+    """What websocket_send still holds when a stream ends is dropped."""
+
+    async def websocket_send(self, message, stream_name):
+        await allowed.wait()
+        await type(self).__base__.websocket_send(self, message, stream_name)
+
+    allowed = asyncio.Event()
+    async with connect({"p": puppets}, websocket_send=websocket_send) as client:
+        stream, puppet = await open_puppet(client, puppets)
+        sending = asyncio.create_task(puppet.send_json(1))
+        await processed(client)
+        await puppet.close(4001)
+        allowed.set()
+        await sending
+        await stream.wait_closed(4001)
+    assert not stream.unread
