@@ -303,6 +303,9 @@ class AsyncJsonWebsocketDemultiplexer(MultiplexedWebsocket):
         """
         Send what an application sends, in an envelope, by :meth:`send_json`.
         """
+        # An override may have waited, and the stream have ended.
+        if stream_name not in self._streams:
+            return
         codec = self._dialect.codec
         text = message.get("text")
         if text is None:
