@@ -46,6 +46,8 @@ BAD_FRAMES = [
     ('{"stream":"1"}', "invalid-envelope"),
     (b"", "invalid-envelope"),
     (b"\x01x1", "unknown-stream"),
+    # An id that has been used.
+    (None, "stream-in-use"),
 ]
 
 
@@ -104,8 +106,11 @@ class Line:
     What the machine knows of one stream.
     """
 
-    def __init__(self, name):
+    def __init__(self, name, accepts, reads):
         self.name = name
+        # What its application does as soon as it has started.
+        self.accepts = accepts
+        self.reads = reads
         self.actor = None
         # What its client has received, oldest first.
         self.frames = []
@@ -133,8 +138,12 @@ class Line:
         return self.ops == ["opened"] and not self.is_ending
 
 
-connected = precondition(lambda self: not self.is_lost)
-used = precondition(lambda self: self.lines and not self.is_lost)
+rarely_not = st.sampled_from([True, True, True, False])
+
+# Which stream, counted from the last.
+numbers = st.integers(0, 4)
+
+used = precondition(lambda self: self.lines)
 staged = precondition(lambda self: any(line.actor for line in self.lines.values()))
 
 
@@ -159,16 +168,23 @@ class Machine(RuleBasedStateMachine):
         self.tasks = []
         # If all that was sent has been dealt with.
         self.is_settled = True
-        self.is_lost = False
 
-    @initialize(hangs=st.booleans())
-    def connect(self, hangs):
-        """Open the socket; all applications hang, or none does."""
+    @initialize(hangs=st.booleans(), is_lost=st.booleans())
+    def connect(self, hangs, is_lost):
+        """
+        Open the socket. All applications hang, or none does; in the end it is lost,
+        or every stream is ended before.
+        """
+        self.is_lost = is_lost
 
         async def application(scope, receive, send):
-            actor = Actor(send, hangs)
-            self.lines[scope["path"].strip("/")].actor = actor
-            await actor.run(receive)
+            line = self.lines[scope["path"].strip("/")]
+            line.actor = Actor(send, hangs)
+            if line.reads:
+                line.actor.reads.set()
+            if line.accepts:
+                await send({"type": "websocket.accept"})
+            await line.actor.run(receive)
 
         demux = demultiplexer(
             {"a": application},
@@ -196,76 +212,64 @@ class Machine(RuleBasedStateMachine):
         self.is_settled = False
         self.tasks.append(self.loop.create_task(coroutine))
 
-    def line(self, number):
-        """Return any of the streams."""
-        return list(self.lines.values())[number % len(self.lines)]
+    def line(self, number, *, is_staged=False):
+        """Return one of the last streams, rather one that has not ended."""
+        lines = [line for line in self.lines.values() if line.actor or not is_staged]
+        lasting = [line for line in lines if "closed" not in line.ops]
+        choice = [*lasting[-2:], *lasting[-2:], *lines[-1:]]
+        return choice[number % len(choice)]
 
     def player(self, number):
-        """Return any of the streams whose application has started."""
-        lines = [line for line in self.lines.values() if line.actor]
-        return lines[number % len(lines)]
+        """Return one of the last streams whose application has started."""
+        return self.line(number, is_staged=True)
 
-    # The client
+    # What happens
 
-    @connected
-    @rule(skip=st.integers(1, 3), path=st.sampled_from(["a", "a", "a", "nobody"]))
-    def open(self, skip, path):
-        """Open a stream."""
+    @rule(
+        skip=st.integers(1, 3),
+        path=st.sampled_from(["a", "a", "a", "nobody"]),
+        accepts=rarely_not,
+        reads=rarely_not,
+    )
+    def open(self, skip, path, accepts, reads):
+        """The client opens a stream."""
         name = str(int(next(reversed(self.lines), "0")) + skip)
-        self.lines[name] = Line(name)
+        self.lines[name] = Line(name, accepts, reads)
         self.send({"op": "open", "stream": name, "path": f"{path}/{name}"})
 
     @used
-    @rule(number=st.integers(0, 99))
-    def open_again(self, number):
-        """Open a stream by an id that has been used."""
-        self.expected_errors.append("stream-in-use")
-        self.send({"op": "open", "stream": self.line(number).name, "path": "a"})
-
-    @used
-    @rule(number=st.integers(0, 99), times=st.integers(1, 8))
+    @rule(number=numbers, times=st.integers(1, 8))
     def client_sends(self, number, times):
-        """Send data on any stream, open or not."""
+        """The client sends data, whatever became of the stream."""
         line = self.line(number)
         for _ in range(times):
             line.by_client.append(next(self.values))
             self.send({"stream": line.name, "payload": line.by_client[-1]})
 
-    @used
-    @rule(number=st.integers(0, 99), code=st.sampled_from([1000, 4001]))
-    def client_closes(self, number, code):
-        """Close any stream, open or not."""
-        line = self.line(number)
-        line.is_ending = True
-        self.send({"op": "close", "stream": line.name, "code": code})
-
-    @connected
-    @rule(bad=st.sampled_from(BAD_FRAMES))
-    def client_errs(self, bad):
-        """Send a bad frame."""
-        frame, code = bad
-        self.expected_errors.append(code)
+    @rule(bad=st.sampled_from([None, *BAD_FRAMES]), number=numbers)
+    def client_fidgets(self, bad, number):
+        """The client pings, or sends a bad frame."""
+        frame, code = bad or ({"op": "ping"}, None)
+        if code == "stream-in-use" and self.lines:
+            frame = {"op": "open", "stream": self.line(number).name, "path": "a"}
+        elif code == "stream-in-use":
+            return
+        if code:
+            self.expected_errors.append(code)
+        else:
+            self.pings += 1
         self.send(frame)
 
-    @connected
-    @rule()
-    def ping(self):
-        """Ask for a pong."""
-        self.pings += 1
-        self.send({"op": "ping"})
-
-    # The applications
-
     @staged
-    @rule(number=st.integers(0, 99))
+    @rule(number=numbers)
     def accept(self, number):
-        """Accept, for the first time or not."""
+        """An application accepts, for the first time or not."""
         self.act(self.player(number).actor.send({"type": "websocket.accept"}))
 
     @staged
-    @rule(number=st.integers(0, 99), times=st.integers(1, 3))
+    @rule(number=numbers, times=st.integers(1, 3))
     def application_sends(self, number, times):
-        """Send data, accepted or not."""
+        """An application sends data, accepted or not."""
         line = self.player(number)
         values = list(itertools.islice(self.values, times))
         line.by_application += values
@@ -276,57 +280,44 @@ class Machine(RuleBasedStateMachine):
             self.act(line.actor.send(message))
 
     @staged
-    @rule(number=st.integers(0, 99), code=st.sampled_from([None, 1000, 4002]))
-    def application_closes(self, number, code):
-        """Refuse, or close."""
-        line = self.player(number)
-        line.is_ending = True
-        self.act(line.actor.send({"type": "websocket.close", "code": code}))
-
-    @staged
-    @rule(number=st.integers(0, 99))
+    @rule(number=numbers)
     def application_reads(self, number):
-        """Receive from now on."""
+        """An application receives from now on."""
         self.is_settled = False
         self.player(number).actor.reads.set()
 
     @staged
-    @rule(number=st.integers(0, 99), error=st.sampled_from([None, KeyError]))
-    def application_ends(self, number, error):
-        """Return, or raise."""
+    @rule(
+        number=numbers, how=st.sampled_from(["close", "refuse", None, KeyError, 4001])
+    )
+    def end(self, number, how):
+        """Either side ends a stream, ended or not."""
         line = self.player(number)
-        self.is_settled = False
         line.is_ending = True
-        line.actor.finish(error and error())
+        self.is_settled = False
+        match how:
+            case int():
+                self.send({"op": "close", "stream": line.name, "code": how})
+            case str():
+                code = {"close": 4002}.get(how)
+                self.act(line.actor.send({"type": "websocket.close", "code": code}))
+            case _:
+                line.actor.finish(how and how())
 
-    # The world
-
-    @rule(turns=st.integers(1, 4))
-    def wait_a_little(self, turns):
-        """Let the server get on with some of what there is to do."""
+    @rule(turns=st.sampled_from([1, 2, 3, TURNS]))
+    def wait(self, turns):
+        """The server gets on with what there is to do, or gets done with it."""
         self.run(_turns(turns))
-
-    @rule()
-    def settle(self):
-        """Let the server get done with it."""
-        self.run(_turns(TURNS))
-        self.is_settled = True
+        self.is_settled = self.is_settled or turns == TURNS
 
     @rule()
     def time_passes(self):
-        """Let the time of all that have been disconnected run out."""
+        """The time of all that have been disconnected runs out."""
+        self.wait(TURNS)
         self.loop.now += CLOSE_TIMEOUT + 1
-        self.settle()
-
-    @connected
-    @rule()
-    def lose_socket(self):
-        """Close the socket under whatever goes on."""
-        self.is_settled = False
-        self.is_lost = True
+        self.wait(TURNS)
         for line in self.lines.values():
-            line.is_ending = True
-        self.client._close(1006, "")  # disconnect() would wait
+            assert not (line.actor and line.is_ending) or line.actor.end.done()
 
     # The rules
 
@@ -339,6 +330,7 @@ class Machine(RuleBasedStateMachine):
         self.applications_miss_nothing()
         self.applications_see_a_websocket()
         self.ended_streams_are_closed()
+        self.streams_are_limited()
 
     def frames_are_legal(self):
         """Sort the frames that came, and hold each to what came before it."""
@@ -359,7 +351,7 @@ class Machine(RuleBasedStateMachine):
     def errors_answer_bad_frames(self):
         """Each bad frame has one error, in order, and no good one has any."""
         assert self.errors == self.expected_errors[: len(self.errors)]
-        if self.is_settled and not self.is_lost:
+        if self.is_settled:
             assert len(self.errors) == len(self.expected_errors)
             assert self.pongs == self.pings
 
@@ -371,6 +363,7 @@ class Machine(RuleBasedStateMachine):
                 assert set(line.owed) <= set(line.payloads)
             if line.actor:
                 assert _is_part(_data(line.actor.received), line.by_client)
+                assert "opened" in line.ops or not _data(line.actor.received)
 
     def applications_miss_nothing(self):
         """An application that reads has all that was sent on its open stream."""
@@ -391,20 +384,22 @@ class Machine(RuleBasedStateMachine):
     def ended_streams_are_closed(self):
         """A stream whose application has ended is closed."""
         for line in self.lines.values():
-            if self.is_settled and not self.is_lost:
+            if self.is_settled:
                 has_ended = line.actor is None or line.actor.end.done()
                 assert not has_ended or line.ops[-1] == "closed"
+
+    def streams_are_limited(self):
+        """No more applications run than may."""
+        actors = [line.actor for line in self.lines.values() if line.actor]
+        assert sum(not actor.end.done() for actor in actors) <= MAX_STREAMS
 
     def teardown(self):
         """End it all: every stream is closed, once, and no task is left."""
         try:
-            for line in self.lines.values():
-                if line.actor:
-                    line.actor.finish()
-            self.settle()
-            self.rules_hold()
-            for line in self.lines.values():
-                assert self.is_lost or line.ops.count("closed") == 1
+            if self.is_lost:
+                self._lose()
+            else:
+                self._end_streams()
             self.loop.time = time.monotonic
             self.run(self.client.disconnect(timeout=1))
             for task in self.tasks:
@@ -418,6 +413,26 @@ class Machine(RuleBasedStateMachine):
                 self.run(self.client.disconnect(timeout=0))
             self.run(self.client.__aexit__(None, None, None))
             self.loop.close()
+
+    def _end_streams(self):
+        self.wait(TURNS)
+        for line in self.lines.values():
+            if line.actor:
+                line.actor.finish()
+        self.wait(TURNS)
+        self.rules_hold()
+        for line in self.lines.values():
+            assert line.ops.count("closed") == 1
+
+    def _lose(self):
+        self.client._close(1006, "")  # disconnect() would wait
+        self.wait(TURNS)
+        self.loop.now += CLOSE_TIMEOUT + 1
+        self.wait(TURNS)
+        self.frames_are_legal()
+        self.applications_see_a_websocket()
+        for line in self.lines.values():
+            assert line.actor is None or line.actor.end.done()
 
 
 async def _turns(count):
@@ -442,5 +457,5 @@ def _is_part(part, whole):
 
 TestModel = Machine.TestCase
 TestModel.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, derandomize=True
+    max_examples=250, stateful_step_count=50, deadline=None, derandomize=True
 )
