@@ -25,10 +25,20 @@ __all__ = [
     "Ping",
     "Pong",
     "convert",
+    "exact",
 ]
 
 # Longer than any URL that a proxy in front of the server would have let through.
 MAX_PATH = 8192
+
+
+def exact(text: object) -> str:
+    """
+    Return a :class:`str` of that very type, which is all that msgspec takes: what
+    a template renders is Django's ``SafeString``, and a translation may be lazy.
+    """
+    # str() returns a SafeString as it is.
+    return str.__str__(str(text))
 
 
 class Control(msgspec.Struct, frozen=True, tag_field="op", tag=str.lower):
@@ -41,10 +51,10 @@ class Control(msgspec.Struct, frozen=True, tag_field="op", tag=str.lower):
         Return the text of the frame.
         """
         try:
-            return msgspec.json.encode(self).decode()
+            return msgspec.json.encode(self, enc_hook=exact).decode()
         # An application's reason with a lone surrogate, which json escapes.
         except UnicodeEncodeError:
-            return json.dumps(msgspec.to_builtins(self))
+            return json.dumps(msgspec.to_builtins(self, enc_hook=exact))
 
 
 class Hello(Control, frozen=True):

@@ -20,6 +20,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from . import control
+from .control import exact
 from .exceptions import InvalidFrame, escape, excerpt
 
 __all__ = [
@@ -94,6 +95,8 @@ class Wrapper:
         """
         Return the frame that carries *text*: as a payload if it is JSON.
         """
+        if type(text) is not str:
+            text = exact(text)
         if is_json(text):
             return f"{self._payload_head}{text}}}"
         return f"{self._text_head}{_quote(text)}}}"
@@ -306,6 +309,8 @@ def is_json(text: str) -> bool:
 
     NaN, which :func:`json.dumps` writes, is not; an escaped lone surrogate is.
     """
+    if type(text) is not str:
+        text = exact(text)
     try:
         _raw.decode(text)
     except msgspec.DecodeError:

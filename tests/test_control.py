@@ -9,6 +9,8 @@ import json
 
 import msgspec
 import pytest
+from django.utils.functional import lazystr
+from django.utils.safestring import mark_safe
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -218,6 +220,14 @@ def test_error_is_short():
     assert detail.isascii()
     assert detail.isprintable()
     assert len(detail) < 500
+
+
+@pytest.mark.parametrize("reason", ["no member", "\ud800"])
+@pytest.mark.parametrize("kind", [mark_safe, lazystr])
+def test_reason_of_django(kind, reason):
+    """A reason may be what Django has for text: marked safe, or lazily translated."""
+    text = control.Closed("1", 4403, kind(reason)).encode()
+    assert json.loads(text)["reason"] == reason
 
 
 def test_lone_surrogate():

@@ -9,6 +9,8 @@ import json
 
 import msgspec
 import pytest
+from django.utils.functional import lazystr
+from django.utils.safestring import mark_safe
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
@@ -222,6 +224,18 @@ def test_text_is_spliced():
     """An application's JSON is not written anew."""
     text = '{ "a":1.50, "b":"\\u0061",\n"a":2 }'
     assert text in CODECS["bare"].wrapper("1").text(text)
+
+
+@codecs
+@pytest.mark.parametrize("kind", [mark_safe, lazystr])
+@pytest.mark.parametrize("text", ["<p>hi</p>", '{"html":"<p>"}', "\ud800"])
+def test_text_of_django(codec, kind, text):
+    """Text may be what a template renders: a SafeString, or a lazy one."""
+    wrapper = codec.wrapper("1")
+    frame = wrapper.text(kind(text))
+    assert type(frame) is str
+    assert frame == wrapper.text(text)
+    assert is_json(kind(text)) == is_json(text)
 
 
 def test_text_is_not_inflated():

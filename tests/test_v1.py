@@ -12,6 +12,8 @@ from channels.exceptions import AcceptConnection, DenyConnection
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.routing import URLRouter
 from django.urls import path, re_path
+from django.utils.functional import lazystr
+from django.utils.safestring import mark_safe
 
 from channelsmultiplexer.testing import MultiplexCommunicator, Refused
 from guard import soon
@@ -310,6 +312,21 @@ async def test_url_router_without_route():
         with pytest.raises(Refused) as caught:
             await client.open("rooms/42/")
         assert caught.value.code == 1011
+
+
+class Rendering(AsyncWebsocketConsumer):
+    async def connect(self):
+        await self.accept()
+        await self.send(mark_safe("<p>hello</p>"))
+        await self.close(4403, lazystr("not a member"))
+
+
+async def test_text_of_django():
+    """A consumer may send what a template renders, and close with a lazy reason."""
+    async with connect({"page": Rendering.as_asgi()}) as client:
+        stream = await client.open("page")
+        assert await stream.receive_text() == "<p>hello</p>"
+        assert await stream.wait_closed() == (4403, "not a member")
 
 
 async def test_one_path_many_times(client):
