@@ -81,6 +81,7 @@ class Stream:
         "_connect",
         "_killed",
         "_timer",
+        "announcement",
         "farewell",
         "inbox",
         "name",
@@ -98,6 +99,8 @@ class Stream:
         # What websocket_close() is told when the application has ended; None if
         # it was told already, or need not be.
         self.farewell: Message | None = None
+        # websocket_close() while it is told of an end that the application asked for.
+        self.announcement: asyncio.Future[None] | None = None
         # Held until the application accepts: a server delivers no frame before.
         self.inbox: Inbox[Message] = Inbox(inbox_limit, held=True)
         # What the first receive() returns.

@@ -289,6 +289,8 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
         stream.end()
         if stream.farewell is not None:
             await self.websocket_close(stream.farewell, stream.name)
+        elif stream.announcement is not None and not stream.announcement.done():
+            await stream.announcement
 
     def _reap(self, stream: Stream, task: asyncio.Task[None]) -> None:
         self._running.discard(stream)
@@ -373,11 +375,7 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
                     self._retire(stream)
                     code = message.get("code") or 1000
                     stream.disconnect(code, message.get("reason"), drop=True)
-                    try:
-                        await self.websocket_close(message, stream.name)
-                    # The application has done its part, and can't mend it.
-                    except Exception as error:
-                        self._fail(error)
+                    await self._announce(stream, message)
             case str(kind) if kind.startswith("websocket."):
                 raise ValueError(f"a stream has no messages of type {kind!r}")
             case _:
@@ -386,6 +384,18 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
                     await self._send(message)
                 else:
                     await handler(message, stream_name=stream.name)
+
+    async def _announce(self, stream: Stream, message: Message) -> None:
+        """Tell of the end that an application has asked for, whatever becomes of it."""
+        # A task of its own: the application may be cancelled, by its time or by
+        # itself, while the client is slow to read, and there is no second closed.
+        announcement = self.websocket_close(message, stream.name)
+        stream.announcement = asyncio.ensure_future(announcement)
+        try:
+            await asyncio.shield(stream.announcement)
+        # The application has done its part, and can't mend it.
+        except Exception as error:
+            self._fail(error)
 
     async def _send_frame(self, stream: Stream, message: Message) -> None:
         if stream.state is StreamState.CONNECTING:

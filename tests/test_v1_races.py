@@ -235,6 +235,41 @@ async def test_open_crosses_ended(puppets):
         second.finish()
 
 
+async def test_killed_while_closing(caplog):
+    """An application whose time is up before its client reads has its closed."""
+    killed = asyncio.Event()
+    flowing = asyncio.Event()
+    flowing.set()
+
+    async def closing(scope, receive, send):
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] != "websocket.receive":
+            pass
+        try:
+            await send({"type": "websocket.close", "code": 4001})
+        finally:
+            killed.set()
+
+    inner = demultiplexer({"closing": closing}, application_close_timeout=0.01)
+
+    async def application(scope, receive, send):
+        # As Uvicorn does: wait until the client reads, then write.
+        async def slow(message):
+            await flowing.wait()
+            await send(message)
+
+        await inner(scope, receive, slow)
+
+    async with MultiplexCommunicator(application) as client:
+        stream = await client.open("closing")
+        flowing.clear()
+        await stream.send_json(1)
+        await soon(killed.wait())
+        flowing.set()
+        await stream.wait_closed(4001)
+    assert "is cancelled" in caplog.text
+
+
 class Backpressure:
     """
     Stands in for a server whose client reads slowly: what is sent is on its way,
