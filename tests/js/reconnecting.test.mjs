@@ -441,3 +441,41 @@ test("the page's events are listened to only while there is something to reconne
   assert.deepEqual(listening, []);
   assert.equal(network.sockets.length, 1);
 });
+
+test("a shouldReconnect that raises leaves it to the default, and is told of", async (t) => {
+  const timers = clock(t);
+  const fault = new Error("hook");
+  const world = await connected({
+    shouldReconnect: () => {
+      throw fault;
+    },
+  });
+  const errors = [];
+  world.mux.onerror = ({ detail }) => errors.push(detail.code, detail.error);
+  world.socket.end("1", 1011);
+  assert.equal(world.stream.readyState, world.stream.CONNECTING);
+  const socket = await reconnected(timers, world);
+  assert.notEqual(socket, world.socket);
+  assert.deepEqual(errors, ["callback", fault, "callback", fault]);
+  socket.opened("1");
+  socket.end("1", 4403);
+  assert.equal((await event(world.stream, "close")).code, 4403);
+  world.mux.close();
+});
+
+for (const what of ["raises", "gives no number"])
+  test(`a backoff that ${what} leaves it to the default`, async (t) => {
+    const timers = clock(t);
+    const world = await connected({
+      backoff: () => {
+        if (what === "raises") throw new Error("hook");
+      },
+    });
+    let delay;
+    world.mux.onreconnecting = (event) => (delay = event.delay);
+    world.socket.lose();
+    assert.ok(delay > 0);
+    timers.tick(500);
+    assert.notEqual(await world.network.accept(), world.socket);
+    world.mux.close();
+  });

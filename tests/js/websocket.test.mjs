@@ -375,3 +375,20 @@ test("an error of the server is told on the client and on its stream", async () 
   assert.equal(stream.readyState, stream.OPEN);
   mux.close();
 });
+
+for (const code of ["invalid-envelope", "stream-in-use", "unknown-stream"])
+  for (const state of ["CONNECTING", "CLOSING"])
+    test(`an open answered with ${code} ends the stream, ${state}: no closed will come`, async () => {
+      const { mux, network } = multiplex();
+      const stream = mux.open("x".repeat(9000));
+      const socket = await network.accept();
+      if (state === "CLOSING") stream.close();
+      assert.equal(stream.readyState, stream[state]);
+      const events = log(stream);
+      socket.say({ op: "error", stream: "1", code, message: "expected a shorter path" });
+      socket.say({ op: "error", stream: "1", code: "unknown-stream", message: "of data" });
+      await settled();
+      assert.deepEqual(events, [["error", 1006], ["close", 1006]]);
+      assert.equal(mux.streams.size, 0);
+      mux.close();
+    });

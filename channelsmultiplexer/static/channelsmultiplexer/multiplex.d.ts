@@ -19,7 +19,7 @@ export interface Ending {
  *
  * The server's codes are those of the wire protocol. Ours, on the client:
  * "connect" (the url, or making the socket), "socket", "dialect",
- * "invalid-json"; on a stream: "path", "blob", and the number that closes it.
+ * "invalid-json", "callback" (an option that raised); on a stream: "path", "blob", and the number that closes it.
  */
 export interface Fault {
   readonly code: string | number;

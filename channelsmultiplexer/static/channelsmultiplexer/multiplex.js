@@ -27,6 +27,9 @@ const HANDSHAKE = 30000;
 // Codes of a stream after which asking again can help: wire protocol, Codes.
 const LATER = [1011, 1012, 1013, 4429];
 
+// Errors that answer an open, and then nothing else does.
+const UNOPENED = ["invalid-envelope", "stream-in-use", "unknown-stream"];
+
 const WAKING = ["online", "visibilitychange"];
 
 const encoder = new TextEncoder();
@@ -468,7 +471,7 @@ export class Multiplex extends Endpoint {
     if (dialect !== "v1" && dialect !== "bare")
       throw new TypeError(`dialect must be "v1" or "bare", not ${dialect}`);
     this._v1 = dialect === "v1";
-    this._backoff = options.backoff ?? backoff;
+    this._backoff = (attempt) => this.#ask(options.backoff, attempt) ?? backoff(attempt);
     this._maxQueue = maxQueue;
     this.#url = url;
     this.#protocols = (this._v1 ? [V1] : []).concat(protocols ?? []);
@@ -600,7 +603,13 @@ export class Multiplex extends Endpoint {
   #complain({ code, message, stream: id }) {
     const fields = { detail: { code, message, stream: id } };
     this._emit("error", fields);
-    this.#route(id, (stream) => stream._emit("error", fields));
+    this.#route(id, (stream) => {
+      // Before opened, or behind our close, one of these means that the server
+      // doesn't know the stream: it took the open for a bad frame.
+      if (stream.readyState !== OPEN && UNOPENED.includes(code))
+        stream._finish({ code: 1006, reason: message, wasClean: false });
+      else stream._emit("error", fields);
+    });
   }
 
   // Looks at each stream rather than keep a map by id: at most `max_streams`
@@ -679,7 +688,17 @@ export class Multiplex extends Endpoint {
   _shouldReconnect(event, stream) {
     const { code } = event;
     const fatal = code === 1008 || (code >= 4400 && code <= 4499);
-    return this.#hook?.(event, stream) ?? (stream ? LATER.includes(code) : !fatal);
+    return this.#ask(this.#hook, event, stream) ?? (stream ? LATER.includes(code) : !fatal);
+  }
+
+  /** What a callback of the page says; nothing if it raises, or retries would end. */
+  #ask(callback, ...args) {
+    try {
+      return callback?.(...args);
+    } catch (error) {
+      // Later, since a listener may close us, and we are in the middle of a loss.
+      queueMicrotask(() => this._fail("callback", error));
+    }
   }
 }
 
