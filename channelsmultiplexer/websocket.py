@@ -15,9 +15,10 @@ from typing import Any, ClassVar, Literal
 from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from channels.layers import get_channel_layer
+from django.utils.functional import Promise
 
 from . import dialects
-from .control import Control
+from .control import Control, exact
 from .envelope import SUBPROTOCOL, Envelope
 from .exceptions import InboxFull, InvalidFrame
 from .stream import Application, Message, Stream, StreamState
@@ -371,7 +372,7 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
                         stream.accept()
             case "websocket.close":
                 if stream.is_live:
-                    _check_close(message)
+                    message = _checked(message)
                     self._retire(stream)
                     code = message.get("code") or 1000
                     stream.disconnect(code, message.get("reason"), drop=True)
@@ -416,13 +417,15 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
         await self._send(frame)
 
 
-def _check_close(message: Message) -> None:
-    """Raise, as a server would, what is wrong with a close, before it has begun."""
+def _checked(message: Message) -> Message:
+    """Return a close as it goes on the wire; raise what is wrong with it first."""
     code, reason = message.get("code"), message.get("reason")
     if not isinstance(code, int | None):
         raise TypeError(f"expected an int for a close code, got {code!r}")
-    if not isinstance(reason, str | None):
+    # A translation may be lazy, and no str.
+    if not isinstance(reason, str | Promise | None):
         raise TypeError(f"expected a str for the reason of a close, got {reason!r}")
+    return message if reason is None else {**message, "reason": exact(reason)}
 
 
 def fresh(consumer: Any) -> Any:

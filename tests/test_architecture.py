@@ -37,7 +37,7 @@ IMPORTS = {
     "testing": ({"control", "envelope", "exceptions"}, {"asgiref"}),
     "websocket": (
         {"control", "dialects", "envelope", "exceptions", "stream"},
-        {"channels"},
+        {"channels", "django"},
     ),
 }
 
