@@ -412,6 +412,7 @@ class AsyncJsonWebsocketDemultiplexer(MultiplexedWebsocket):
         assert isinstance(self._dialect, dialects.V1), "only v1 has control frames"
         # Before anything is awaited: the next frame may be for this stream.
         self._dialect.reserve(frame.stream)
+        await self._wait_told(self.max_streams)
         name, url = dialects.resolve(frame.path, self.applications)
         # Those that have closed but whose application has not ended count too: they
         # take as much.

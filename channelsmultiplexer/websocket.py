@@ -228,6 +228,17 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
         # A task may still be telling the client of its stream's end.
         return sum(stream.state is not StreamState.CLOSED for stream in self._running)
 
+    async def _wait_told(self, limit: int) -> None:
+        """Wait while the client has more than *limit* ends to read."""
+        # Or one that opens streams and reads nothing has us keep them all.
+        while len(ended := self._ended()) > limit:
+            await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
+
+    def _ended(self) -> set[asyncio.Task[None]]:
+        """Return the tasks that have nothing left to do but tell of an end."""
+        closed = StreamState.CLOSED
+        return {stream.task for stream in self._running if stream.state is closed}
+
     async def _wait_applications(self) -> None:
         """Wait until every application has ended; each has its time."""
         while self._running:

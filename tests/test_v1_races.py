@@ -270,6 +270,24 @@ async def test_killed_while_closing(caplog):
     assert "is cancelled" in caplog.text
 
 
+async def test_client_that_never_reads(puppets):
+    """A client that reads no ends can't pile up streams without bound."""
+    application = Backpressure(demultiplexer({"p": puppets}, max_streams=1))
+    async with MultiplexCommunicator(application) as client:
+        await client.receive_frame()
+        application.flowing.clear()
+        for _ in range(2):
+            stream = client.open_nowait("p")
+            (await puppets.next()).finish()
+            await stream.wait_closed(4403)
+        client.open_nowait("p")
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert len(puppets.started) == 2
+        application.flowing.set()
+        (await puppets.next()).finish()
+
+
 class Backpressure:
     """
     Stands in for a server whose client reads slowly: what is sent is on its way,
