@@ -70,7 +70,7 @@ class AsyncJsonWebsocketDemultiplexer(MultiplexedWebsocket):
     #: Seconds that ``overflow = "wait"`` waits. An application that makes no room
     #: for so long hangs, and would keep the others from their frames and from the
     #: socket's end; its stream ends with 1013. :obj:`None` waits for ever.
-    inbox_timeout: float | None = 60
+    inbox_timeout: float | None = 30
 
     #: The key that names a frame's stream, for bare clients that use another.
     stream_key: str = "stream"
@@ -413,6 +413,8 @@ class AsyncJsonWebsocketDemultiplexer(MultiplexedWebsocket):
         # Before anything is awaited: the next frame may be for this stream.
         self._dialect.reserve(frame.stream)
         await self._wait_told(self.max_streams)
+        if self.closing:
+            return None
         name, url = dialects.resolve(frame.path, self.applications)
         # Those that have closed but whose application has not ended count too: they
         # take as much.

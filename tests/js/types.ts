@@ -68,6 +68,10 @@ mux.close(1000);
 // @ts-expect-error the state is the client's to set
 mux.readyState = 1;
 
+// For code that wants a WebSocket a stream is one.
+const like: WebSocket = mux.open("rooms/1/");
+like.onerror = (event) => console.log(event.type);
+
 const bridge = new WebSocketBridge();
 bridge.connect("/ws/", undefined, { maxQueue: 1 });
 bridge.listen((action, stream) => console.log(action, stream));

@@ -19,7 +19,8 @@ export interface Ending {
  *
  * The server's codes are those of the wire protocol. Ours, on the client:
  * "connect" (the url, or making the socket), "socket", "dialect",
- * "invalid-json", "callback" (an option that raised); on a stream: "path", "blob", and the number that closes it.
+ * "invalid-json", "callback" (an option that raised); on a stream: "path",
+ * "blob", and the number that closes it.
  */
 export interface Fault {
   readonly code: string | number;
@@ -111,10 +112,12 @@ interface AnyStream<T> extends Emitter<StreamEventMap<T>> {
   readonly framesReceived: number;
   readonly bytesReceived: number;
 
-  onopen: ((event: StreamOpenEvent) => unknown) | null;
+  // Handlers by way of a method, whose parameters TypeScript lets be narrower, so that
+  // a stream is a WebSocket to code that wants one.
+  onopen: { handle(event: StreamOpenEvent): unknown }["handle"] | null;
   onmessage: ((event: MessageEvent<T>) => unknown) | null;
   onreopening: ((event: EndingEvent) => unknown) | null;
-  onerror: ((event: FaultEvent) => unknown) | null;
+  onerror: { handle(event: FaultEvent): unknown }["handle"] | null;
   onclose: ((event: CloseEvent) => unknown) | null;
 
   /**
