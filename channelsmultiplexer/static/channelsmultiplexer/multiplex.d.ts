@@ -112,12 +112,12 @@ interface AnyStream<T> extends Emitter<StreamEventMap<T>> {
   readonly framesReceived: number;
   readonly bytesReceived: number;
 
-  // Handlers by way of a method, whose parameters TypeScript lets be narrower, so that
+  // What our events have beyond a WebSocket's is optional in these handlers, so that
   // a stream is a WebSocket to code that wants one.
-  onopen: { handle(event: StreamOpenEvent): unknown }["handle"] | null;
+  onopen: ((event: Event & Partial<StreamOpenEvent>) => unknown) | null;
   onmessage: ((event: MessageEvent<T>) => unknown) | null;
   onreopening: ((event: EndingEvent) => unknown) | null;
-  onerror: { handle(event: FaultEvent): unknown }["handle"] | null;
+  onerror: ((event: Event & Partial<FaultEvent>) => unknown) | null;
   onclose: ((event: CloseEvent) => unknown) | null;
 
   /**
