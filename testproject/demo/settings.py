@@ -83,7 +83,18 @@ CHANNEL_LAYERS: dict[str, dict[str, Any]] = {
 if redis_url := os.environ.get("REDIS_URL"):
     CHANNEL_LAYERS["default"] = {
         "BACKEND": "channels_redis.core.RedisChannelLayer",
-        "CONFIG": {"hosts": [redis_url]},
+        "CONFIG": {
+            "hosts": [
+                {
+                    "address": redis_url,
+                    # Every stream in a room waits on a connection of its own, for as
+                    # long as nobody says anything. Since redis-py 8 a pool has 100,
+                    # and a wait lasts 5 seconds, unless told otherwise.
+                    "max_connections": 10_000,
+                    "socket_timeout": None,
+                }
+            ]
+        },
     }
 
 # No stream of this demo needs a large message, so none is let in: 16 KiB, where
