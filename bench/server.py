@@ -450,10 +450,11 @@ def print_promises(run: Run, cells: list[Cell]) -> None:
             verdict = "holds" if cpu >= promise.least else "FAILS"
         differ = "*" if abs(wall / cpu - 1) > 0.05 else " "
         where = f"{promise.cell.size}, {promise.cell.in_flight} in flight"
-        print(
+        line = (
             f"{f'{promise.what}, {where}':42}{target:6} "
-            f"{spread(run.ratios(*pair, 'cpu'))}  {wall:5.2f}{differ} {verdict}".rstrip()
+            f"{spread(run.ratios(*pair, 'cpu'))}  {wall:5.2f}{differ} {verdict}"
         )
+        print(line.rstrip())
     for name in ("bare", "v1"):
         ratio = run.memory[name] / run.memory["plain"]
         print_memory(f"bytes a stream, {name} / plain", ratio, 0.85)
