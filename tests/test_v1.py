@@ -16,19 +16,12 @@ from django.utils.functional import lazystr
 from django.utils.safestring import mark_safe
 
 from channelsmultiplexer.testing import MultiplexCommunicator, Refused
+from consumers import Text
 from guard import soon
 from puppets import Puppets
 from v1_client import connect, demultiplexer, nothing_left, open_puppet, processed
 
 both_dialects = pytest.mark.parametrize("dialect", ["v1", "bare"])
-
-
-class Echo(AsyncWebsocketConsumer):
-    """Sends back what it receives."""
-
-    async def receive(self, text_data=None, bytes_data=None):
-        """Send it back."""
-        await self.send(text_data, bytes_data)
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +39,7 @@ def puppets():
 @pytest.fixture
 async def client(puppets):
     """A client that can open puppets under ``p`` and an echo under ``echo``."""
-    async with connect({"p": puppets, "echo": Echo.as_asgi()}) as client:
+    async with connect({"p": puppets, "echo": Text.as_asgi()}) as client:
         yield client
 
 
@@ -63,7 +56,7 @@ async def test_subprotocol():
 
 async def test_no_subprotocol():
     """A client that doesn't offer the dialect gets the bare one, and no hello."""
-    application = demultiplexer({"echo": Echo.as_asgi()})
+    application = demultiplexer({"echo": Text.as_asgi()})
     client = MultiplexCommunicator(application, dialect="bare", subprotocols=["a"])
     async with client:
         await client.stream("echo").send_json(1)
@@ -94,7 +87,7 @@ async def test_nothing_starts_by_itself(client, puppets):
 
 async def test_dialects_side_by_side():
     """The same applications serve a client of each dialect at once."""
-    application = demultiplexer({"echo": Echo.as_asgi()})
+    application = demultiplexer({"echo": Text.as_asgi()})
     async with (
         MultiplexCommunicator(application) as v1,
         MultiplexCommunicator(application, dialect="bare") as bare,
@@ -153,7 +146,7 @@ async def test_connect_accepts(dialect):
     async def accept(self):
         raise AcceptConnection
 
-    application = demultiplexer({"echo": Echo.as_asgi()}, connect=accept)
+    application = demultiplexer({"echo": Text.as_asgi()}, connect=accept)
     async with MultiplexCommunicator(application, dialect=dialect) as client:
         stream = await client.open("echo")
         await stream.send_json(1)
@@ -251,7 +244,7 @@ ROOT_PATHS = [
 async def test_root_application(url, expected):
     """The application named "" receives the whole of a path that is no other's."""
     puppets = Puppets()
-    async with connect({"": puppets, "echo": Echo.as_asgi()}) as client:
+    async with connect({"": puppets, "echo": Text.as_asgi()}) as client:
         _, puppet = await open_puppet(client, puppets, url)
         assert puppet.scope["path"] == expected
 
@@ -259,7 +252,7 @@ async def test_root_application(url, expected):
 async def test_root_application_comes_last():
     """The application named "" doesn't receive what another's name claims."""
     puppets = Puppets()
-    async with connect({"": puppets, "echo": Echo.as_asgi()}) as client:
+    async with connect({"": puppets, "echo": Text.as_asgi()}) as client:
         await client.open("echo/1/")
         assert not puppets.started
 
@@ -267,7 +260,7 @@ async def test_root_application_comes_last():
 async def test_root_application_bare():
     """The application named "" is not started in the bare dialect."""
     puppets = Puppets()
-    application = demultiplexer({"": puppets, "echo": Echo.as_asgi()})
+    application = demultiplexer({"": puppets, "echo": Text.as_asgi()})
     async with MultiplexCommunicator(application, dialect="bare") as client:
         await client.stream("echo").send_json(1)
         await client.stream("echo").receive_json()
@@ -384,7 +377,7 @@ async def test_consumer_raises_in_connect(error, code):
 async def test_consumer_accepts_by_raising():
     """A consumer accepts by AcceptConnection."""
 
-    class Accepting(Echo):
+    class Accepting(Text):
         async def connect(self):
             raise AcceptConnection("b")
 
@@ -394,7 +387,7 @@ async def test_consumer_accepts_by_raising():
 
 async def test_max_streams():
     """A stream beyond max_streams is refused with 4429, until one has ended."""
-    async with connect({"echo": Echo.as_asgi()}, max_streams=2) as client:
+    async with connect({"echo": Text.as_asgi()}, max_streams=2) as client:
         first = await client.open("echo")
         await client.open("echo")
         with pytest.raises(Refused) as caught:
@@ -569,7 +562,7 @@ async def test_application_raises(client, puppets, caplog):
 async def test_slow_disconnect():
     """A slow disconnect() delays its own stream's closed and no other stream."""
     puppets = Puppets()
-    async with connect({"p": puppets, "echo": Echo.as_asgi()}) as client:
+    async with connect({"p": puppets, "echo": Text.as_asgi()}) as client:
         slow, puppet = await open_puppet(client, puppets)
         other = await client.open("echo")
         await slow.close()
@@ -724,7 +717,7 @@ LATE = [{"stream": "1", "payload": 1}, b"\x011x", {"op": "close", "stream": "1"}
 @pytest.mark.parametrize("frame", LATE)
 async def test_late_frame(frame):
     """A frame for a stream that has ended is dropped in silence, and not counted."""
-    async with connect({"echo": Echo.as_asgi()}, max_invalid_frames=1) as client:
+    async with connect({"echo": Text.as_asgi()}, max_invalid_frames=1) as client:
         stream = await client.open("echo")
         await stream.close()
         await stream.wait_closed()
@@ -742,7 +735,7 @@ async def test_frame_for_skipped_id(client):
 
 async def test_max_invalid_frames():
     """After so many bad frames the socket is closed with 4400."""
-    async with connect({"echo": Echo.as_asgi()}, max_invalid_frames=3) as client:
+    async with connect({"echo": Text.as_asgi()}, max_invalid_frames=3) as client:
         stream = await client.open("echo")
         for _ in range(3):
             await client.send_frame("nonsense")
@@ -756,7 +749,7 @@ async def test_max_invalid_frames():
 
 async def test_overflow_closes(puppets):
     """A stream whose inbox is full ends with 1013, and no other."""
-    applications = {"p": puppets, "echo": Echo.as_asgi()}
+    applications = {"p": puppets, "echo": Text.as_asgi()}
     limits = {"inbox_limit": 1, "overflow": "close"}
     async with connect(applications, **limits) as client:
         full, _ = await open_puppet(client, puppets)
@@ -804,7 +797,7 @@ async def test_hook_accept():
         await type(self).__base__.websocket_accept(self, message, stream_name)
 
     seen = []
-    applications = {"echo": Echo.as_asgi()}
+    applications = {"echo": Text.as_asgi()}
     async with connect(applications, websocket_accept=accept) as client:
         await client.open("echo")
         await client.open("echo")
@@ -818,7 +811,7 @@ async def test_hook_send():
         message = {**message, "text": f"[{message['text']},{stream_name}]"}
         await type(self).__base__.websocket_send(self, message, stream_name)
 
-    async with connect({"echo": Echo.as_asgi()}, websocket_send=send) as client:
+    async with connect({"echo": Text.as_asgi()}, websocket_send=send) as client:
         stream = await client.open("echo")
         await stream.send_json("a")
         assert await stream.receive_json() == ["a", 1]
@@ -852,7 +845,7 @@ async def test_hook_receive_json():
         await type(self).__base__.receive_json(self, content, **kwargs)
 
     seen = []
-    applications = {"echo": Echo.as_asgi()}
+    applications = {"echo": Text.as_asgi()}
     async with connect(applications, receive_json=receive_json) as client:
         stream = await client.open("echo")
         await stream.send_json(1)
@@ -866,7 +859,7 @@ async def test_hooked_binary():
     async def receive_json(self, content, **kwargs):
         raise AssertionError("bytes are no JSON")
 
-    async with connect({"echo": Echo.as_asgi()}, receive_json=receive_json) as client:
+    async with connect({"echo": Text.as_asgi()}, receive_json=receive_json) as client:
         stream = await client.open("echo")
         await stream.send_bytes(b"\0\xff")
         assert await stream.receive_bytes() == b"\0\xff"
@@ -879,7 +872,7 @@ async def test_hooked_bad_frame(frame, code, stream):
     async def receive_json(self, content, **kwargs):
         await type(self).__base__.receive_json(self, content, **kwargs)
 
-    applications = {"echo": Echo.as_asgi()}
+    applications = {"echo": Text.as_asgi()}
     async with connect(applications, receive_json=receive_json) as client:
         await client.open("echo")
         await client.send_frame(json.dumps(frame) if isinstance(frame, list) else frame)

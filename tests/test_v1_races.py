@@ -11,21 +11,13 @@ import asyncio
 import random
 
 import pytest
-from channels.generic.websocket import AsyncWebsocketConsumer
 
 from channelsmultiplexer.envelope import SUBPROTOCOL
 from channelsmultiplexer.testing import MultiplexCommunicator, Refused
+from consumers import Text
 from guard import blocked, soon
 from puppets import Puppets
 from v1_client import connect, demultiplexer, nothing_left, open_puppet, processed
-
-
-class Echo(AsyncWebsocketConsumer):
-    """Sends back what it receives."""
-
-    async def receive(self, text_data=None, bytes_data=None):
-        """Send it back."""
-        await self.send(text_data, bytes_data)
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +35,7 @@ def puppets():
 @pytest.fixture
 async def client(puppets):
     """A client that can open puppets under ``p`` and an echo under ``echo``."""
-    async with connect({"p": puppets, "echo": Echo.as_asgi()}) as client:
+    async with connect({"p": puppets, "echo": Text.as_asgi()}) as client:
         yield client
 
 
@@ -399,7 +391,7 @@ async def test_socket_closes_during_open(puppets):
 # Hooks that take their time
 
 
-class Closing(Echo):
+class Closing(Text):
     """Closes when something comes."""
 
     async def receive(self, text_data=None, bytes_data=None):
