@@ -214,7 +214,6 @@ class Mailbox(Generic[T]):
 
     __slots__ = (
         "_ending",
-        "_room",
         "closed",
         "dropped",
         "getter",
@@ -222,6 +221,7 @@ class Mailbox(Generic[T]):
         "limit",
         "overflow",
         "received",
+        "room",
     )
 
     def __init__(self, limit: int = 0, overflow: Overflow = "drop_oldest") -> None:
@@ -243,7 +243,7 @@ class Mailbox(Generic[T]):
         # What the reader gets after the last item.
         self._ending: BaseException | None = None
         # Where a writer waits.
-        self._room: asyncio.Future[None] | None = None
+        self.room: asyncio.Future[None] | None = None
 
     # The writer
 
@@ -292,9 +292,9 @@ class Mailbox(Generic[T]):
         while self.overflow == "block" and len(self.items) >= self.limit:
             if self.closed:
                 break
-            assert self._room is None or self._room.done(), "one writer at a time"
-            self._room = asyncio.get_running_loop().create_future()
-            await self._room
+            assert self.room is None or self.room.done(), "one writer at a time"
+            self.room = asyncio.get_running_loop().create_future()
+            await self.room
         return self.put_nowait(item)
 
     def wake(self) -> None:
@@ -369,7 +369,7 @@ class Mailbox(Generic[T]):
         """
         await self.wait(timeout)
         item = self.items.popleft()
-        if self._room is not None:
+        if self.room is not None:
             self.made_room()
         return item
 
@@ -377,17 +377,17 @@ class Mailbox(Generic[T]):
         """
         Tell a writer that waits to look again.
         """
-        if self._room is not None:
-            if not self._room.done():
-                self._room.set_result(None)
-            self._room = None
+        if self.room is not None:
+            if not self.room.done():
+                self.room.set_result(None)
+            self.room = None
 
     @property
     def waiting(self) -> int:
         """
         How many items wait, the one included that a writer waits with.
         """
-        return len(self.items) + (self._room is not None)
+        return len(self.items) + (self.room is not None)
 
     def discard(self) -> None:
         """
