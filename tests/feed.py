@@ -136,7 +136,8 @@ class Feed:
                 c for c in self.subscribed[socket] if c not in channels
             ]
         error = {"error": "no such channel"} if "bad" in channels else {"result": None}
-        await socket.send(json.dumps({**error, "id": message["id"]}))
+        answer = {**error, "id": message["id"], "channels": channels}
+        await socket.send(json.dumps(answer))
 
     async def socket(self, index):
         """
@@ -183,6 +184,6 @@ def confirms(channel, message):
     """
     Tell if a message of the feed confirms a channel.
     """
-    if not isinstance(message, dict) or message.get("id") != channel:
+    if not isinstance(message, dict) or channel not in message.get("channels", []):
         return None
     return "error" not in message

@@ -52,6 +52,14 @@ FILTERS = [
 ]
 
 
+class Data(msgspec.Struct):
+    price: float
+
+
+class Trade(msgspec.Struct):
+    data: Data
+
+
 async def test_seed_multiplex():
     """The multiplexing page's example runs: two channels, one socket, statistics."""
     async with (
@@ -102,7 +110,7 @@ async def test_seed_manager():
             if len(got) == 2:
                 break
             await feed.publish("btcusdt@trade", {"price": "1"})
-        assert got[0] == {"result": None, "id": 1}
+        assert got[0]["id"] == 1
         assert got[1]["stream"] == "btcusdt@trade"
         assert mux.last_recv_time > 0
         assert feed.requests[0].headers["X-Key"] == "k"
@@ -190,7 +198,7 @@ async def test_handler_raises(caplog):
             await stream.recv(PATIENCE)
         await asyncio.sleep(0)  # Let the handler have its turn.
     assert handled == [0, 1]
-    assert caplog.text.count("LookupError") == 2
+    assert len(caplog.records) == 2
 
 
 async def test_handler_closes():
@@ -203,13 +211,6 @@ async def test_handler_closes():
 
 async def test_typed():
     """Messages are decoded into the type asked for; a bad one harms no other."""
-
-    class Data(msgspec.Struct):
-        price: float
-
-    class Trade(msgspec.Struct):
-        data: Data
-
     async with Feed() as feed, feed.client(type=Trade) as mux:
         trades = await mux.subscribe("a")
         plain = await mux.subscribe("a", type=dict)
@@ -615,6 +616,7 @@ async def test_conservation(seed):
             for _ in range(8)
         ]
         subs.append(mux.stream_filter([{"data": 7}, {"stream": "b"}]))
+        last = await mux.subscribe("last")
         read, sent = dict.fromkeys(subs, 0), 0
         for _ in range(400):
             match chance.randrange(12):
@@ -636,7 +638,9 @@ async def test_conservation(seed):
                     name = chance.choice("abcd")
                     text = json.dumps({"stream": name, "data": chance.randrange(9)})
                     await feed.sockets[-1].send(text)
-        await mux.ping(PATIENCE)
+        # Once this is there, all that was sent before it has been seen to.
+        await feed.sockets[-1].send('{"stream":"last"}')
+        await last.recv(PATIENCE)
         assert_conserved(mux.stats())
         for sub, number in read.items():
             stats = sub.stats()
@@ -695,7 +699,7 @@ async def test_subscribe_all_at_once():
 
 def test_ack_of_the_feed():
     """The feed's confirmations tell a channel's from another's."""
-    assert confirms("a", {"id": "a", "result": None}) is True
-    assert confirms("a", {"id": "b", "result": None}) is None
+    assert confirms("a", {"channels": ["a"], "result": None}) is True
+    assert confirms("a", {"channels": ["b"], "result": None}) is None
     assert list(never()) == []
     assert next(at_once()) == 0

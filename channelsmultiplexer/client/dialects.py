@@ -102,14 +102,14 @@ class Feed:
         """
         Read a frame that :attr:`decode` couldn't, if it is good enough for json.
 
+        Its channel is :obj:`None` if it names none.
+
         Raises:
-            ValueError: If it isn't, or has no channel.
+            ValueError: If it is no JSON.
         """
         content = loads(frame)
         for key in self._path:
-            if not isinstance(content, dict) or key not in content:
-                raise ValueError(f"expected a channel at {'.'.join(self._path)}")
-            content = content[key]
+            content = content.get(key) if isinstance(content, dict) else None
         return self.kind(content)
 
     def messages(self, which: int, channels: Sequence[Any]) -> list[Any]:

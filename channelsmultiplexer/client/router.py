@@ -548,20 +548,22 @@ class Router:
         wants = self._wants.get(link)
         if self._ack is None or wants is None:
             return False
+        answers = False
         for key, channel in list(wants.pending.items()):
             try:
                 verdict = self._ack(channel.name, message)
+            # It was written for the messages that are answers.
             except Exception as error:
                 self.connection.emit(Event("error", error=error))
                 continue
-            if verdict is None:
-                continue
+            # One message may answer for several channels.
+            if verdict is not None:
+                answers = True
             if verdict:
                 self._confirm(link, wants, key, channel)
-            else:
+            elif verdict is not None:
                 self._refuse(wants, key, channel, Refused(1008, str(message)))
-            return True
-        return False
+        return answers
 
     def _bad(self, error: BaseException) -> None:
         self.undecodable += 1
