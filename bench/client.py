@@ -143,10 +143,10 @@ async def loop(url, channels, count):
             task.cancel()
 
 
-async def ours(url, channels, count, transport="websockets", type=None):
+async def ours(url, channels, count, transport="websockets", struct=None):
     from channelsmultiplexer.client import Multiplex
 
-    typed = {} if type is None else {"type": type}
+    typed = {} if struct is None else {"type": struct}
     mux = Multiplex(
         url, channel_key="stream", compression=None, transport=transport, **typed
     )
@@ -164,21 +164,21 @@ async def picows(url, channels, count):
     await ours(url, channels, count, "picows")
 
 
-def struct():
+def trade():
     import msgspec
 
-    trade = msgspec.defstruct(
+    data = msgspec.defstruct(
         "Trade", [("e", str), ("s", str), ("t", int), ("p", str), ("q", str)], gc=False
     )
-    return msgspec.defstruct("Message", [("stream", str), ("data", trade)], gc=False)
+    return msgspec.defstruct("Message", [("stream", str), ("data", data)], gc=False)
 
 
 async def typed(url, channels, count):
-    await ours(url, channels, count, type=struct())
+    await ours(url, channels, count, struct=trade())
 
 
 async def picows_typed(url, channels, count):
-    await ours(url, channels, count, "picows", struct())
+    await ours(url, channels, count, "picows", trade())
 
 
 async def jetsocket(url, channels, count):
@@ -224,6 +224,8 @@ async def interface(url, channels, count):
     count.first = time.perf_counter()
     await client.send("go")
     await count.wait()
+    for task in tasks:
+        task.cancel()
 
 
 CLIENTS = {

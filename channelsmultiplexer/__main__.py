@@ -1,7 +1,7 @@
 """
 Look at a demultiplexer, or at any feed, from a shell::
 
-    python -m channelsmultiplexer ws://127.0.0.1:8000/ws/ --stream echo --send '{"a": 1}'
+    python -m channelsmultiplexer ws://127.0.0.1:8000/ws/ --stream echo --send '[1]'
     python -m channelsmultiplexer wss://feed.example/ws --channel-key stream --count 5
 
 What arrives is printed as JSON lines.
@@ -95,28 +95,21 @@ async def look(options: argparse.Namespace) -> None:
 
     enough = asyncio.Event()
     await mux.connect(options.timeout)
-    tasks = [asyncio.ensure_future(enough.wait())]
+    tasks: list[asyncio.Task[Any]] = [asyncio.create_task(enough.wait())]
     try:
-        if options.stream:
-            streams = [await mux.open(name) for name in options.stream]
-            readers = [show(stream.channel, stream) for stream in streams]
-            senders = [stream.send_text for stream in streams]
-        else:
-            subscribed = [await mux.subscribe(name) for name in options.subscribe]
-            if subscribed:
-                readers = [show(each.channel, each) for each in subscribed]
-            else:
-                readers = [show(None, mux.iter_messages())]
-            senders = [mux.send]
-        tasks += map(asyncio.ensure_future, readers)
+        streams = [await mux.open(name) for name in options.stream]
+        subscribed = [await mux.subscribe(name) for name in options.subscribe]
+        shown = [show(each.channel, each) for each in [*streams, *subscribed]]
+        shown = shown or [show(None, mux.iter_messages())]
+        tasks.append(asyncio.create_task(all_of(shown)))
         for text in options.send:
-            for send in senders:
-                await send(text)
-        ends = asyncio.gather(*tasks[1:])
-        await asyncio.wait({tasks[0], ends}, return_when=asyncio.FIRST_COMPLETED)
-        if ends.done():
-            ends.result()
-        ends.cancel()
+            for stream in streams:
+                await stream.send_text(text)
+            if not streams:
+                await mux.send(text)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if tasks[1].done():
+            tasks[1].result()
     finally:
         for task in tasks:
             task.cancel()
@@ -125,6 +118,13 @@ async def look(options: argparse.Namespace) -> None:
         if options.stats:
             numbers = dataclasses.asdict(mux.stats())
             print(json.dumps(numbers), file=sys.stderr)  # noqa: T201
+
+
+async def all_of(awaitables: Sequence[Any]) -> None:
+    """
+    Return when all are done, or raise what the first raises.
+    """
+    await asyncio.gather(*awaitables)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -74,12 +74,12 @@ class Filters(Generic[T]):
         self._all.pop(owner, None)
         for key, value in self._places.pop(owner, ()):
             bucket = self._index.get(key, {})
-            left = [entry for entry in bucket.pop(value, ()) if entry[1] is not owner]
+            left = [entry for entry in bucket.pop(value, ()) if entry[1] != owner]
             if left:
                 bucket[value] = left
             elif not bucket:
                 self._index.pop(key, None)
-        self._others = [entry for entry in self._others if entry[1] is not owner]
+        self._others = [entry for entry in self._others if entry[1] != owner]
 
     def match(self, message: Any) -> list[T]:
         """
