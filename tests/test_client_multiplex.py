@@ -98,7 +98,7 @@ async def test_seed_multiplex():
 
 
 async def test_seed_manager():
-    """The manager page's example runs: connect, send, iterate, disconnect."""
+    """The manager page's example runs: connect, send, iterate, leave (N9)."""
     limits = [RateLimit("default", limit=10, interval=1.0)]
     async with Feed() as feed:
         mux = Multiplex(feed.url, limits=limits, heartbeat=10, headers={"X-Key": "k"})
@@ -118,7 +118,7 @@ async def test_seed_manager():
 
 
 async def test_seed_interface():
-    """The interface page's example runs: renewal by a message, filters, handlers."""
+    """The interface page's example runs: renewal by a message, filters (A7)."""
 
     async def when():
         expired = mux.stream_filter([{"e": "listenKeyExpired"}])
@@ -176,6 +176,8 @@ async def test_handler():
             await feed.sockets[0].send(str(i))
             assert await stream.recv(PATIENCE) == i
         assert (slow, quick) == ([0], list(range(10)))
+        # Nothing is kept for nobody (J18).
+        assert mux.stats().queued == 9
         await handle.remove()
         await feed.sockets[0].send("10")
         assert await stream.recv(PATIENCE) == 10
@@ -210,7 +212,7 @@ async def test_handler_closes():
 
 
 async def test_typed():
-    """Messages are decoded into the type asked for; a bad one harms no other."""
+    """Messages are decoded into the type asked for; a bad one harms no other (J17)."""
     async with Feed() as feed, feed.client(type=Trade) as mux:
         trades = await mux.subscribe("a")
         plain = await mux.subscribe("a", type=dict)

@@ -166,15 +166,14 @@ async def test_bad_frame(v1):
 
 async def test_restart(server):
     """The server is killed in mid-traffic: every stream comes back, with a gap."""
-    clients, each = 20, 5
+    clients, each = 200, 10
     muxes = [
         Multiplex(server.url, dialect="v1", delays=lambda: itertools.repeat(0.1))
         for _ in range(clients)
     ]
     listeners = [mux.events() for mux in muxes]
     await asyncio.gather(*(mux.connect(timeout=20) for mux in muxes))
-    streams = [[await mux.open("where") for _ in range(each)] for mux in muxes]
-    every = list(itertools.chain(*streams))
+    every = [await mux.open("where") for mux in muxes for _ in range(each)]
     await asyncio.gather(*(stream.send(0) for stream in every))
     server.stop()
     server.start()

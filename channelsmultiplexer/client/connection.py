@@ -23,7 +23,7 @@ from ..inbox import Mailbox
 from .events import Event, Events, Listener
 from .limits import DEFAULT, Limiter, RateLimit
 from .renewal import Overlap
-from .transports import CLOSED, abort, is_open, load
+from .transports import abort, drop, is_open, load
 
 __all__ = ["Connection", "Link", "Processor", "State", "settle"]
 
@@ -544,8 +544,7 @@ class Connection:
                 task.result()
             except BaseException:
                 task.cancel()
-                abort(websocket)
-                await websocket.wait_closed()
+                await drop(websocket)
                 raise
         link.task = asyncio.create_task(self._run(link))
         self._links.add(link)
@@ -575,7 +574,7 @@ class Connection:
                 break
             await asyncio.sleep(left)
         link.error = TimeoutError(f"no message in {self._message_timeout} s")
-        abort(link.websocket)
+        await drop(link.websocket)
 
     async def _keep(self, link: Link) -> Link:
         """Return the link that comes after *link*, when there is one."""
@@ -675,9 +674,7 @@ class Connection:
         await asyncio.wait({link.task})
         self._received_at = max(link.received_at, self._received_at)
         self._links.discard(link)
-        if link.websocket.state != CLOSED:
-            abort(link.websocket)
-            await link.websocket.wait_closed()
+        await drop(link.websocket)
 
     def _end(self, error: Closed | None) -> None:
         """Tell everybody that it is over."""

@@ -22,11 +22,11 @@ import websockets.exceptions
 from ..exceptions import Closed
 
 __all__ = [
-    "CLOSED",
     "FATAL_CODES",
     "RETRIED_STATUSES",
     "Transport",
     "abort",
+    "drop",
     "is_open",
     "load",
 ]
@@ -114,15 +114,29 @@ def is_open(websocket: Any) -> bool:
     return bool(websocket.state == OPEN)
 
 
-def abort(websocket: Any) -> None:
+def abort(websocket: Any) -> bool:
     """
-    Drop a connection whose other end doesn't answer.
+    Break off a connection, if the transport can.
+
+    Returns:
+        If it can. picows keeps what it would take to itself.
     """
-    transport = websocket.transport
-    if hasattr(transport, "abort"):
+    transport = getattr(websocket, "transport", None)
+    if transport is not None:
         transport.abort()
-    else:  # picows
-        transport.disconnect(False)
+    return transport is not None
+
+
+async def drop(websocket: Any) -> None:
+    """
+    Be rid of a connection whose other end may not answer.
+
+    It takes the time that closing takes at the most, if breaking off can't be had.
+    """
+    if websocket.state != CLOSED:
+        if not abort(websocket):
+            await websocket.close()
+        await websocket.wait_closed()
 
 
 def _retry_after(value: str) -> float:
