@@ -19,6 +19,7 @@ import base64
 import contextlib
 import functools
 import hashlib
+import importlib
 import importlib.util
 import json
 import resource
@@ -95,7 +96,10 @@ class Count:
         self.total = total
         self.got = 0
         self.done = asyncio.Event()
-        self.last = self.first = time.perf_counter()
+        self.first = self.last = self.cpu = 0.0
+
+    def start(self):
+        self.first = self.last = time.perf_counter()
         self.cpu = -time.process_time()
 
     async def wait(self):
@@ -104,8 +108,7 @@ class Count:
             before = self.got
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self.done.wait(), 2)
-        if self.cpu < 0:
-            self.cpu += time.process_time()
+        self.cpu += time.process_time()
 
 
 async def reads(count, messages):
@@ -136,7 +139,7 @@ async def loop(url, channels, count):
 
         tasks = [asyncio.create_task(reads(count, items(q))) for q in queues.values()]
         tasks.append(asyncio.create_task(pump()))
-        count.first = time.perf_counter()
+        count.start()
         await ws.send("go")
         await count.wait()
         for task in tasks:
@@ -153,7 +156,7 @@ async def ours(url, channels, count, transport="websockets", struct=None):
     async with mux:
         subs = [await mux.subscribe(f"s{i}") for i in range(channels)]
         tasks = [asyncio.create_task(reads(count, sub)) for sub in subs]
-        count.first = time.perf_counter()
+        count.start()
         await mux.send("go")
         await count.wait()
         for task in tasks:
@@ -187,7 +190,7 @@ async def jetsocket(url, channels, count):
     async with jetsocket.Multiplex(url, channel_key="stream", compress=False) as mux:
         subs = [await mux.subscribe(f"s{i}") for i in range(channels)]
         tasks = [asyncio.create_task(reads(count, sub)) for sub in subs]
-        count.first = time.perf_counter()
+        count.start()
         # It has no send of its own.
         await mux._manager.send("go")
         await count.wait()
@@ -221,7 +224,7 @@ async def interface(url, channels, count):
     client = Client()
     streams = [client.stream_filter([{"stream": f"s{i}"}]) for i in range(channels)]
     tasks = [asyncio.create_task(reads(count, stream)) for stream in streams]
-    count.first = time.perf_counter()
+    count.start()
     await client.send("go")
     await count.wait()
     for task in tasks:
@@ -229,11 +232,14 @@ async def interface(url, channels, count):
 
 
 CLIENTS = {
-    "loop": (loop, ["websockets"]),
-    "ours": (ours, ["websockets", "msgspec"]),
-    "ours, typed": (typed, ["websockets", "msgspec"]),
-    "ours, picows": (picows, ["picows"]),
-    "ours, picows, typed": (picows_typed, ["picows"]),
+    "loop": (loop, ["websockets.asyncio.client"]),
+    "ours": (ours, ["channelsmultiplexer.client"]),
+    "ours, typed": (typed, ["channelsmultiplexer.client"]),
+    "ours, picows": (picows, ["picows.websockets", "channelsmultiplexer.client"]),
+    "ours, picows, typed": (
+        picows_typed,
+        ["picows.websockets", "channelsmultiplexer.client"],
+    ),
     "jetsocket": (jetsocket, ["jetsocket"]),
     "interface": (interface, ["AsyncWebsocketStreamInterface"]),
 }
@@ -241,6 +247,9 @@ CLIENTS = {
 
 async def client(name, port, channels, messages):
     count = Count(messages)
+    # What a library weighs by itself is not what is asked.
+    for module in CLIENTS[name][1]:
+        importlib.import_module(module)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     function = CLIENTS[name][0]
     await function(f"ws://127.0.0.1:{port}/{channels}/{messages}", channels, count)
@@ -289,7 +298,7 @@ def compare(port, channels, args):
     names = [
         name
         for name, (_, modules) in CLIENTS.items()
-        if all(importlib.util.find_spec(module) for module in modules)
+        if all(importlib.util.find_spec(m.partition(".")[0]) for m in modules)
     ]
     results = {name: [] for name in names}
     for _ in range(args.rounds):
