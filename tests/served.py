@@ -48,6 +48,7 @@ application = AsyncJsonWebsocketDemultiplexer.as_asgi(
     closes=Closes.as_asgi(),
     raises=Raises.as_asgi(),
     refuses=Refuses.as_asgi(),
+    rooms=Echo.as_asgi(),
     where=Where.as_asgi(),
 )
 

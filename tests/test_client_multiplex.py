@@ -423,6 +423,16 @@ async def test_overflow_block():
         assert slow.dropped == 0
 
 
+async def test_close_while_blocked():
+    """Close doesn't wait for a reader that blocks the network; what came is kept."""
+    async with Feed() as feed, feed.client() as mux:
+        slow = await mux.subscribe("a", limit=3, overflow="block")
+        await publish_many(feed, 50)
+        await within(mux.close())
+        assert [m["data"] async for m in slow][:4] == [0, 1, 2, 3]
+        assert_conserved(mux.stats())
+
+
 async def publish_many(feed, total):
     for i in range(total):
         await feed.publish("a", i)

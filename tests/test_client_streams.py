@@ -6,11 +6,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
+import re
+import textwrap
+from pathlib import Path
 
 import pytest
 
 from channelsmultiplexer.client import Closed, MemoryServer, Multiplex, Refused
-from feed import PATIENCE, at_once, within
+from feed import PATIENCE, Feed, at_once, within
 from served import Server
 from test_client_connection import next_event, nothing_left
 
@@ -187,6 +191,41 @@ async def test_restart(server):
             pass
         assert stream.reopened == 1
     await asyncio.gather(*(mux.close() for mux in muxes))
+
+
+def readme(**addresses):
+    """
+    Return the names that the README's Python client section defines.
+    """
+    text = (Path(__file__).parent.parent / "README.rst").read_text()
+    section = text.split("The Python client\n=====", 1)[1].split("\nTesting\n", 1)[0]
+    names = {}
+    for block in section.split(".. code-block:: python\n")[1:]:
+        code = textwrap.dedent(re.match(r"(\n|    .*\n)+", block)[0])
+        for address in ("ws://127.0.0.1:8000/ws/", "wss://stream.example.com/ws"):
+            code = code.replace(address, addresses["to"])
+        exec(code, names)
+    return names
+
+
+async def test_readme_talk(server, v1, capsys):
+    """The README's example for our server runs."""
+    await within(readme(to=server.url)["talk"]())
+    assert capsys.readouterr().out == "{'text': 'hi'}\n"
+
+
+async def test_readme_follow(capsys):
+    """The README's example for a feed runs."""
+
+    async def greet(socket):
+        assert json.loads(await socket.recv())["params"] == ["btcusdt@trade"]
+        await socket.send('{"stream":"btcusdt@trade","data":{"p":1}}')
+        await socket.close(1008, "enough")
+
+    async with Feed(greet) as feed:
+        with pytest.raises(Closed, match="enough"):
+            await within(readme(to=feed.url)["follow"]())
+    assert capsys.readouterr().out == "{'p': 1}\n"
 
 
 # What no real server can be made to do on request: frame by frame.

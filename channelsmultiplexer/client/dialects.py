@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 
@@ -18,9 +18,6 @@ from .. import control, envelope
 from ..envelope import SUBPROTOCOL, Envelope
 
 __all__ = ["V1", "Bare", "Feed", "Session", "decoder", "loads"]
-
-# Of a channel: its name, or the path of a stream, with what it offers.
-Offer: TypeAlias = tuple[Any, Sequence[str]]
 
 
 class Session:
