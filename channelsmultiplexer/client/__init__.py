@@ -11,9 +11,10 @@ It needs the extra ``client`` and no settings: neither Django nor Channels is lo
 from __future__ import annotations
 
 from ..exceptions import Closed, InboxFull, Refused
-from .connection import Connection, Link, State
+from .connection import Connection, State
 from .events import Event
 from .limits import RateLimit
+from .link import Link
 from .memory import MemoryServer
 from .multiplex import Multiplex, MultiplexStats
 from .subscriptions import Handler, Stream, Subscription, SubscriptionStats

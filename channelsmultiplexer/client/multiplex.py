@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
 from ..inbox import Overflow
+from .channels import Channel
 from .connection import Connection, State
 from .dialects import V1, Bare, Feed
 from .events import Event, Listener
 from .filters import Filter
 from .limits import DEFAULT
-from .router import Channel, Router
+from .router import Router
 from .subscriptions import Handler, Stream, Subscription
 
 __all__ = ["Multiplex", "MultiplexStats"]

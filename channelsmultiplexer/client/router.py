@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable
 from time import monotonic
 from typing import Any
 
@@ -16,97 +16,21 @@ from .. import control
 from ..envelope import Envelope, Wrapper
 from ..exceptions import Closed, Refused
 from ..inbox import Mailbox
-from .connection import NORMAL, Connection, Link, State
+from .channels import Channel, Wants
+from .connection import NORMAL, Connection, State
 from .dialects import V1, Bare, Feed, Session, loads
 from .events import Event
 from .filters import Filter, Filters
+from .link import Link
 from .subscriptions import Stream, Subscription
 
-__all__ = ["Channel", "Router"]
+__all__ = ["Router"]
 
 # Codes with which our server says that a stream may be opened again (wire protocol).
 LATER = frozenset({1011, 1012, 1013, 4429})
 
 # What a frame, or a callback that looks at one, fails with if the frame is bad.
 BAD = (msgspec.DecodeError, ValueError, RecursionError)
-
-
-class Channel:
-    """
-    What is wanted of the server, by all who want it together.
-    """
-
-    def __init__(
-        self,
-        key: Hashable,
-        name: Any,
-        *,
-        auth: bool = False,
-        subprotocols: Sequence[str] = (),
-    ) -> None:
-        # What it is known by here, and to the server.
-        self.key = key
-        self.name = name
-        self.auth = auth
-        self.subprotocols = subprotocols
-        self.subscriptions: tuple[Subscription[Any], ...] = ()
-        # Their mailboxes; for the pump.
-        self.boxes: tuple[Mailbox[Any], ...] = ()
-        # Done when the server has been asked, and, if it confirms, has confirmed.
-        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        # The link on which the server has it now, and an event set while there is
-        # one, or when there will be none.
-        self.link: Link | None = None
-        self.up = asyncio.Event()
-        self.opened_at = 0.0
-        # Of a stream: its number on each link, how its frames are written, what to
-        # close it with, and how long to wait before it is opened again.
-        self.wire: dict[Session, str] = {}
-        self.wrapper: Wrapper | None = None
-        self.ending = (1000, "")
-        self.delays: Iterator[float] | None = None
-
-    def add(self, subscription: Subscription[Any]) -> None:
-        """Add who wants it."""
-        self._set((*self.subscriptions, subscription))
-
-    def remove(self, subscription: Subscription[Any]) -> bool:
-        """Return if anybody is left."""
-        left = (s for s in self.subscriptions if s is not subscription)
-        self._set(tuple(left))
-        return bool(self.subscriptions)
-
-    def _set(self, subscriptions: tuple[Subscription[Any], ...]) -> None:
-        # New tuples, since the pump may be halfway through the old ones.
-        self.subscriptions = subscriptions
-        self.boxes = tuple(s.mailbox for s in subscriptions)
-
-    def settle(self, error: Exception | None = None) -> None:
-        """Answer those who wait for the first confirmation."""
-        if not self.ready.done():
-            if error is None:
-                self.ready.set_result(None)
-            else:
-                self.ready.set_exception(error)
-                # It is for those who wait, if any do.
-                self.ready.exception()
-
-
-class Wants:
-    """
-    What one link has been asked for, and has yet to be.
-    """
-
-    def __init__(self, session: Session, keys: Sequence[Hashable]) -> None:
-        self.session = session
-        # Keys of channels to look at: begin if wanted, end if not. A dict for order.
-        self.todo = dict.fromkeys(keys)
-        # Those that the server was asked for.
-        self.asked: dict[Hashable, Channel] = {}
-        # Those among them that it has yet to confirm.
-        self.pending: dict[Hashable, Channel] = {}
-        # Set when there is something to do.
-        self.wake = asyncio.Event()
 
 
 class Router:

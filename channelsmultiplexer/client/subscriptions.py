@@ -21,7 +21,8 @@ from .connection import settle
 from .dialects import decoder, loads
 
 if TYPE_CHECKING:
-    from .router import Channel, Router
+    from .channels import Channel
+    from .router import Router
 
 __all__ = ["Handler", "Stream", "Subscription", "SubscriptionStats"]
 
