@@ -1,5 +1,5 @@
 """
-How long to wait before trying again.
+How long to wait before the next attempt.
 """
 
 from __future__ import annotations
@@ -7,26 +7,32 @@ from __future__ import annotations
 import random as _random
 from collections.abc import Callable, Iterator
 
-__all__ = ["backoff"]
+__all__ = ["delays"]
 
 
-def backoff(
-    minimum: float = 0.5,
-    maximum: float = 30.0,
+def delays(
+    initial: float = 0.05,
+    maximum: float = 2.0,
     *,
     random: Callable[[], float] = _random.random,
 ) -> Iterator[float]:
     """
-    Yield the seconds to wait before each attempt, for ever.
+    Yield seconds to wait before one attempt after another, without end.
 
-    Each is drawn from all that lies between zero and a ceiling, which starts at
-    *minimum* and doubles up to *maximum*: "full jitter", so that the clients of a
-    server that restarts don't come back at once.
+    Each is drawn from the whole range between nothing and a ceiling that doubles
+    from *initial* to *maximum*. Full jitter is what spreads best the clients that
+    all lost the same server
+    (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
 
     Args:
-        random: Returns a number from 0 to 1.
+        initial: Ceiling of the first delay.
+
+        maximum: Ceiling of the last delays.
+
+        random: Returns a number from 0 up to 1.
     """
-    ceiling = minimum
+    ceiling = initial
     while True:
-        yield random() * ceiling
-        ceiling = min(2 * ceiling, maximum)
+        yield random() * min(ceiling, maximum)
+        # It stops at the maximum: doubled for ever, it would overflow.
+        ceiling = min(ceiling * 2, maximum)

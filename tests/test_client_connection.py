@@ -14,7 +14,6 @@ import subprocess
 
 import pytest
 
-from channelsmultiplexer.backoff import backoff
 from channelsmultiplexer.client import Closed, Connection, RateLimit, State
 from feed import PATIENCE, Feed, at_once, never, within
 from requirement import program
@@ -55,12 +54,6 @@ def transport(request):
     if request.param == "picows":
         pytest.importorskip("picows")
     return request.param
-
-
-def test_backoff():
-    """Delays double up to a maximum, and are a random part of that."""
-    delays = list(itertools.islice(backoff(1, 5, random=lambda: 0.5), 5))
-    assert delays == [0.5, 1, 2, 2.5, 2.5]
 
 
 async def test_receive(transport):

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import enum
+import functools
 import inspect
 import json
 import ssl as _ssl
@@ -16,7 +17,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from ..backoff import backoff
+from .. import backoff
 from ..exceptions import Closed, InboxClosed
 from ..inbox import Mailbox
 from .events import Event, Events, Listener
@@ -28,6 +29,9 @@ from .transports import abort, drop, is_open, load
 __all__ = ["Connection", "Processor", "State", "settle"]
 
 Processor: TypeAlias = Callable[[Any], Any]
+
+# A server on the internet, restarting: the browser client's delays.
+DELAYS = functools.partial(backoff.delays, 0.5, 30.0)
 
 # Ends that are nobody's fault.
 NORMAL = (1000, 1001)
@@ -121,7 +125,7 @@ class Connection:
         heartbeat: float | None = 20.0,
         message_timeout: float | None = None,
         open_timeout: float = 10.0,
-        delays: Callable[[], Iterator[float]] = backoff,
+        delays: Callable[[], Iterator[float]] = DELAYS,
         stable_after: float = 10.0,
         renew_after: float | Callable[[], Awaitable[object]] | None = None,
         overlap: float = 5.0,
