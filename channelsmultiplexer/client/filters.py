@@ -89,12 +89,14 @@ class Filters(Generic[T]):
         if isinstance(message, dict):
             index = self._index
             # By whichever has fewer keys.
-            for key in message if len(message) < len(index) else index:
-                if key not in message or key not in index:
+            for key in index if len(index) < len(message) else message:
+                if key not in index or key not in message:
                     continue
                 try:
-                    entries = index[key].get(message[key], ())
-                except TypeError:  # No hash: what it equals is among the others.
+                    entries = index[key][message[key]]
+                # No such value, or one without a hash: what that equals is among
+                # the others.
+                except (KeyError, TypeError):
                     continue
                 for rest, owner in entries:
                     for other, value in rest:
