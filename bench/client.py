@@ -27,6 +27,7 @@ import statistics
 import subprocess
 import sys
 import time
+import timeit
 
 # AsyncWebsocketStreamInterface takes some 100 µs a message and filter.
 FEWER = {"interface": {1: 10, 10: 20, 1000: 400}}
@@ -269,6 +270,20 @@ def run(name, port, channels, messages):
     return got / seconds, got / cpu, 1 - got / messages, megabytes
 
 
+def match():
+    """
+    Print what one message costs with a thousand filters.
+    """
+    from channelsmultiplexer.client.filters import Filters
+
+    filters = Filters()
+    for i in range(1000):
+        filters.add(i, [{"e": "trade", "s": f"S{i}"}])
+    message = {"e": "trade", "s": "S500", "t": 1, "p": "1.25", "q": "3"}
+    seconds = min(timeit.repeat(lambda: filters.match(message), number=20_000))
+    print(f"\n1000 filters: {seconds / 20_000 * 1e6:.2f} us a message")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--messages", type=int, default=200_000)
@@ -290,6 +305,7 @@ def main():
             port = int(process.stdout.readline())
             for channels in args.channels:
                 compare(port, channels, args)
+            match()
         finally:
             process.terminate()
 

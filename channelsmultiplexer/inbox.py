@@ -314,6 +314,8 @@ class Mailbox(Generic[T]):
         """
         if not self.closed:
             self.closed = True
+            # Full, for a writer that asks for nothing but that.
+            self.limit = 0
             self._ending = ending
             self.wake()
             self.made_room()
@@ -322,7 +324,7 @@ class Mailbox(Generic[T]):
         """
         Let a writer that would wait put without a limit from now on.
         """
-        if self.overflow == "block":
+        if self.overflow == "block" and not self.closed:
             self.limit = sys.maxsize
             self.made_room()
 

@@ -365,7 +365,7 @@ class Router:
                     if envelope.__class__ is kind:
                         (box,) = routes[envelope.stream].boxes
                         items = box.items
-                        if len(items) < box.limit and not box.closed:
+                        if len(items) < box.limit:
                             box.received += 1
                             items.append(frame if raw else envelope)
                             if box.getter is not None:
