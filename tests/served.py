@@ -4,7 +4,6 @@ A server to test clients against: ``served:application``, in a process of its ow
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import socket
@@ -81,19 +80,3 @@ class Server:
     def stop(self, how=signal.SIGKILL):
         self._process.send_signal(how)
         self._process.wait()
-
-    async def wait(self):
-        """
-        Return when it listens.
-        """
-        while True:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-            except ConnectionRefusedError:
-                assert self._process.poll() is None, "it has ended"
-                # There is no event for another process's listening.
-                await asyncio.sleep(0.02)
-                continue
-            writer.close()
-            await writer.wait_closed()
-            return
