@@ -6,7 +6,9 @@ What can go wrong, and whose fault it is.
     MultiplexError
     ├── InvalidFrame (also a ValueError)      the client sent a bad frame
     ├── InboxFull (also an asyncio.QueueFull) the reader of an inbox is too slow
-    └── InboxClosed                           the reader of an inbox is gone
+    ├── InboxClosed                           the reader of an inbox is gone
+    └── Closed (also a ConnectionError)       a connection or stream has failed for good
+        └── Refused                           it was never let in
 
 What an application raises is never wrapped: it ends that application's stream
 and is logged, or leaves the demultiplexer as it is.
@@ -17,10 +19,12 @@ from __future__ import annotations
 import asyncio
 
 __all__ = [
+    "Closed",
     "InboxClosed",
     "InboxFull",
     "InvalidFrame",
     "MultiplexError",
+    "Refused",
     "escape",
     "excerpt",
 ]
@@ -95,6 +99,36 @@ class InboxClosed(MultiplexError):
 
     def __str__(self) -> str:
         return "the inbox is closed"
+
+
+class Closed(MultiplexError, ConnectionError):
+    """
+    A connection, or a stream on it, has ended otherwise than normally, and won't
+    come back.
+
+    Its ``__cause__`` is what the network or the server did, where an exception
+    said so.
+
+    Attributes:
+        code: The WebSocket close code; 1006 if there was no close frame.
+
+        reason: What the server gave for a reason, or what went wrong.
+    """
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+    def __str__(self) -> str:
+        cause = f", after {self.__cause__!r}" if self.__cause__ else ""
+        return f"closed with {self.code} {escape(self.reason)}".rstrip() + cause
+
+
+class Refused(Closed):
+    """
+    The server wouldn't open a stream, or wouldn't confirm a subscription.
+    """
 
 
 def escape(text: str) -> str:
