@@ -22,6 +22,7 @@ STDLIB = sys.stdlib_module_names
 IMPORTS = {
     "__init__": ({"demultiplexer", "exceptions"}, set()),
     "apps": (set(), {"django"}),
+    "backoff": (set(), set()),
     "control": ({"exceptions"}, {"msgspec"}),
     "demultiplexer": (
         {"control", "dialects", "envelope", "exceptions", "stream", "websocket"},
@@ -31,6 +32,40 @@ IMPORTS = {
     "envelope": ({"control", "exceptions"}, {"msgspec"}),
     "exceptions": (set(), set()),
     "inbox": ({"exceptions"}, set()),
+    "pubsub.__init__": (
+        {
+            "consumer",
+            "exceptions",
+            "listening",
+            "multiplexer",
+            "promises",
+            "subscriptions",
+        },
+        set(),
+    ),
+    "pubsub.address": (set(), {"redis"}),
+    "pubsub.connection": ({"address", "exceptions", "registry"}, {"hiredis"}),
+    "pubsub.consumer": (
+        {"listening", "multiplexer", "registry", "subscriptions"},
+        set(),
+    ),
+    "pubsub.listening": ({"connection", "exceptions", "registry"}, set()),
+    "pubsub.multiplexer": (
+        {
+            "address",
+            "backoff",
+            "connection",
+            "exceptions",
+            "listening",
+            "promises",
+            "registry",
+            "subscriptions",
+        },
+        set(),
+    ),
+    "pubsub.promises": ({"exceptions", "listening", "registry"}, set()),
+    "pubsub.registry": ({"exceptions"}, set()),
+    "pubsub.subscriptions": ({"exceptions", "listening", "registry"}, set()),
     "templatetags.__init__": (set(), set()),
     "templatetags.channelsmultiplexer": (set(), {"django"}),
     "stream": ({"envelope", "exceptions", "inbox"}, set()),
