@@ -344,7 +344,8 @@ class Multiplexer:
                 await self._wait(route)
 
     def _settled(self, route: Route, error: NameRefused | None) -> None:
-        self._wake(route, error)
+        if self._waiters:
+            self._wake(route, error)
 
     async def _wait(self, key: Route | None) -> None:
         waiter = asyncio.get_running_loop().create_future()

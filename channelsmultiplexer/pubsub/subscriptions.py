@@ -318,11 +318,13 @@ class Subscription(Listening):
         Return the next message. Canceling loses nothing.
         """
         while True:
-            for reply in self._current:
-                if len(reply) == 3:
-                    return Message(reply[1], reply[2])
-                return Message(reply[2], reply[3], reply[1])
-            await self._next_event()
+            event = self._next_nowait()
+            if type(event) is Message:
+                return event
+            if event is None:
+                if self.closed:
+                    raise StopAsyncIteration
+                await self._wait()
 
     async def get(self) -> Message | Gap | Activation:
         """
@@ -332,33 +334,25 @@ class Subscription(Listening):
             NameRefused: If Redis took a name away.
             SubscriptionIsClosed: If it is.
         """
-        while True:
-            for reply in self._current:
-                if len(reply) == 3:
-                    return Message(reply[1], reply[2])
-                return Message(reply[2], reply[3], reply[1])
-            try:
-                event = await self._next_event()
-            except StopAsyncIteration:
-                raise SubscriptionIsClosed from None
-            if event is not None:
-                return event
+        while (event := self._next_nowait()) is None:
+            if self.closed:
+                raise SubscriptionIsClosed
+            await self._wait()
+        return event
 
     # Private
 
-    async def _next_event(self) -> Gap | Activation | None:
-        """Return the next event, or None if messages are current."""
-        while not self._entries:
-            if self.closed:
-                raise StopAsyncIteration
-            assert self._waiter is None or self._waiter.done(), "one reader at a time"
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
+    def _next_nowait(self) -> Message | Gap | Activation | None:
+        """Return what is next, if anything waits."""
+        for reply in self._current:
+            return _message(reply)
+        if not self._entries:
+            return None
         route, event, size = self._take()
         if size:
             self._current_route = route
             self._current = iter(event)
-            return None
+            return _message(next(self._current))
         if event is ACTIVATED:
             assert route is not None, "a name is what becomes active"
             return Activation(route.name)
@@ -366,3 +360,16 @@ class Subscription(Listening):
             raise event
         assert isinstance(event, Gap), "there are no other events"
         return event
+
+    async def _wait(self) -> None:
+        """Return when something waits, or the subscription is closed."""
+        assert self._waiter is None or self._waiter.done(), "one reader at a time"
+        self._waiter = asyncio.get_running_loop().create_future()
+        await self._waiter
+
+
+def _message(reply: list[bytes]) -> Message:
+    # As Message() does, in half the time.
+    if len(reply) == 3:
+        return tuple.__new__(Message, (reply[1], reply[2], None))
+    return tuple.__new__(Message, (reply[2], reply[3], reply[1]))
