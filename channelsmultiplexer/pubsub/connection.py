@@ -18,9 +18,9 @@ from .registry import CHANNEL, Command, Entry, Registry, Route
 
 __all__ = ["Connection", "connect"]
 
-# How much is read at once, as asyncio does by itself: the more, the more messages
-# a subscription is woken for once.
-BUFFER = 256 * 1024
+# How much is read at once. With 256 kB, as asyncio reads by itself, a message costs
+# a sixth more CPU: replies that wait leave the processor's cache.
+BUFFER = 64 * 1024
 
 # Where messages belong that nobody wants any more.
 NOBODY = Route(CHANNEL, b"")

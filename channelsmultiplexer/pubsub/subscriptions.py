@@ -324,7 +324,7 @@ class Subscription(Listening):
             if event is None:
                 if self.closed:
                     raise StopAsyncIteration
-                await self._wait()
+                await self._arrival()
 
     async def get(self) -> Message | Gap | Activation:
         """
@@ -337,7 +337,7 @@ class Subscription(Listening):
         while (event := self._next_nowait()) is None:
             if self.closed:
                 raise SubscriptionIsClosed
-            await self._wait()
+            await self._arrival()
         return event
 
     # Private
@@ -346,10 +346,18 @@ class Subscription(Listening):
         """Return what is next, if anything waits."""
         for reply in self._current:
             return _message(reply)
-        if not self._entries:
+        entries = self._entries
+        # What _take() does, for the case that is frequent.
+        if len(entries) == 1:
+            route, event, size = entries.pop()
+            self._size = 0
+        elif entries:
+            route, event, size = self._take()
+        else:
             return None
-        route, event, size = self._take()
         if size:
+            if len(event) == 1:
+                return _message(event[0])
             self._current_route = route
             self._current = iter(event)
             return _message(next(self._current))
@@ -361,11 +369,11 @@ class Subscription(Listening):
         assert isinstance(event, Gap), "there are no other events"
         return event
 
-    async def _wait(self) -> None:
-        """Return when something waits, or the subscription is closed."""
+    def _arrival(self) -> asyncio.Future[None]:
+        """Return what is done when something waits, or the subscription is closed."""
         assert self._waiter is None or self._waiter.done(), "one reader at a time"
         self._waiter = asyncio.get_running_loop().create_future()
-        await self._waiter
+        return self._waiter
 
 
 def _message(reply: list[bytes]) -> Message:
