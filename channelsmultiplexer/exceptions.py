@@ -7,8 +7,8 @@ What can go wrong, and whose fault it is.
     ├── InvalidFrame (also a ValueError)      the client sent a bad frame
     ├── InboxFull (also an asyncio.QueueFull) the reader of an inbox is too slow
     ├── InboxClosed                           the reader of an inbox is gone
-    └── Closed (also a ConnectionError)       a connection or stream has failed for good
-        └── Refused                           it was never let in
+    ├── Closed (also a ConnectionError)       a connection or stream has failed for good
+    │   └── Refused                           it was never let in
     ├── RedisUnavailable (also a ConnectionError) Redis isn't there, or refuses us
     │   └── PromiseLost                       the link dropped while a promise waited
     ├── NameRefused (also a PermissionError)  Redis refuses a channel or a pattern
@@ -30,10 +30,10 @@ __all__ = [
     "InboxFull",
     "InvalidFrame",
     "MultiplexError",
-    "Refused",
     "NameRefused",
     "PromiseLost",
     "RedisUnavailable",
+    "Refused",
     "SubscriptionIsClosed",
     "escape",
     "excerpt",
@@ -139,6 +139,7 @@ class Refused(Closed):
     """
     The server wouldn't open a stream, or wouldn't confirm a subscription.
     """
+
 
 class RedisUnavailable(MultiplexError, ConnectionError):
     """

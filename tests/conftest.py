@@ -5,7 +5,6 @@ What all tests share.
 from __future__ import annotations
 
 import inspect
-import os
 
 import pytest
 
@@ -27,11 +26,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """
-    Leave slow tests to CI, and to those who ask for them.
+    Leave slow tests to those who ask for them.
     """
     is_slow = item.get_closest_marker("slow") is not None
-    if is_slow and not os.environ.get("CI") and not item.config.option.markexpr:
-        pytest.skip("slow: runs where CI is set, or with -m slow")
+    if is_slow and "slow" not in item.config.option.markexpr:
+        pytest.skip("slow: runs with -m slow")
 
 
 @pytest.fixture(scope="session")
