@@ -6,7 +6,14 @@ What can go wrong, and whose fault it is.
     MultiplexError
     ├── InvalidFrame (also a ValueError)      the client sent a bad frame
     ├── InboxFull (also an asyncio.QueueFull) the reader of an inbox is too slow
-    └── InboxClosed                           the reader of an inbox is gone
+    ├── InboxClosed                           the reader of an inbox is gone
+    ├── Closed (also a ConnectionError)       a connection or stream has failed for good
+    │   └── Refused                           it was never let in
+    ├── RedisUnavailable (also a ConnectionError) Redis isn't there, or refuses us
+    │   └── PromiseLost                       the link dropped while a promise waited
+    ├── NameRefused (also a PermissionError)  Redis refuses a channel or a pattern
+    ├── SubscriptionIsClosed                  it was closed, or its Multiplexer was
+    └── InactiveSubscription                  Redis has not confirmed it, or not yet
 
 What an application raises is never wrapped: it ends that application's stream
 and is logged, or leaves the demultiplexer as it is.
@@ -17,10 +24,17 @@ from __future__ import annotations
 import asyncio
 
 __all__ = [
+    "Closed",
+    "InactiveSubscription",
     "InboxClosed",
     "InboxFull",
     "InvalidFrame",
     "MultiplexError",
+    "NameRefused",
+    "PromiseLost",
+    "RedisUnavailable",
+    "Refused",
+    "SubscriptionIsClosed",
     "escape",
     "excerpt",
 ]
@@ -95,6 +109,87 @@ class InboxClosed(MultiplexError):
 
     def __str__(self) -> str:
         return "the inbox is closed"
+
+
+class Closed(MultiplexError, ConnectionError):
+    """
+    A connection, or a stream on it, has ended otherwise than normally, and won't
+    come back.
+
+    Its ``__cause__`` is what the network or the server did, where an exception
+    said so.
+
+    Attributes:
+        code: The WebSocket close code; 1006 if there was no close frame.
+
+        reason: What the server gave for a reason, or what went wrong.
+    """
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+    def __str__(self) -> str:
+        cause = f", after {self.__cause__!r}" if self.__cause__ else ""
+        return f"closed with {self.code} {escape(self.reason)}".rstrip() + cause
+
+
+class Refused(Closed):
+    """
+    The server wouldn't open a stream, or wouldn't confirm a subscription.
+    """
+
+
+class RedisUnavailable(MultiplexError, ConnectionError):
+    """
+    There is no link to Redis: nobody answers, or the login failed, or it dropped.
+
+    What raised it, if anything did, is its ``__cause__``.
+    """
+
+
+class PromiseLost(RedisUnavailable):
+    """
+    The answer may have passed while the link was down.
+    """
+
+
+class NameRefused(MultiplexError, PermissionError):
+    """
+    Redis doesn't let us subscribe to a name.
+
+    Attributes:
+        name: The channel, or the pattern.
+
+        reply: What Redis said.
+    """
+
+    def __init__(self, name: bytes, reply: str) -> None:
+        super().__init__(name, reply)
+        self.name = name
+        self.reply = reply
+
+    def __str__(self) -> str:
+        return f"Redis refuses {excerpt(self.name)}: {self.reply}"
+
+
+class SubscriptionIsClosed(MultiplexError):
+    """
+    A subscription, or its whole Multiplexer, was used after it was closed.
+    """
+
+    def __str__(self) -> str:
+        return "the subscription is closed"
+
+
+class InactiveSubscription(MultiplexError):
+    """
+    A promise was made before its subscription was active, or while it was not.
+    """
+
+    def __str__(self) -> str:
+        return "the subscription is not active"
 
 
 def escape(text: str) -> str:

@@ -8,6 +8,8 @@ import inspect
 
 import pytest
 
+import redis_server
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
@@ -20,3 +22,33 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         is_async = inspect.iscoroutinefunction(getattr(item, "obj", None))
         if is_async and item.get_closest_marker("django_db") is None:
             item.add_marker(pytest.mark.django_db)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """
+    Leave slow tests to those who ask for them.
+    """
+    is_slow = item.get_closest_marker("slow") is not None
+    if is_slow and "slow" not in item.config.option.markexpr:
+        pytest.skip("slow: runs with -m slow")
+
+
+@pytest.fixture(scope="session")
+def redis_process():
+    """
+    Run one Redis server for all tests that don't harm it.
+    """
+    with redis_server.server("--enable-debug-command", "yes") as server:
+        yield server
+
+
+@pytest.fixture
+def redis(redis_process):
+    """
+    Return the Redis server, as new.
+    """
+    yield redis_process
+    redis_process.call("CLIENT", "KILL", "TYPE", "pubsub")
+    redis_process.call(
+        "ACL", "SETUSER", "default", "reset", "on", "nopass", "+@all", "~*", "&*"
+    )

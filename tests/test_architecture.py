@@ -21,7 +21,89 @@ STDLIB = sys.stdlib_module_names
 # Module: what it may import from the package, and from outside the standard library.
 IMPORTS = {
     "__init__": ({"demultiplexer", "exceptions"}, set()),
+    "__main__": ({"client"}, set()),
     "apps": (set(), {"django"}),
+    "backoff": (set(), set()),
+    "client.__init__": (
+        {
+            "connection",
+            "events",
+            "exceptions",
+            "limits",
+            "link",
+            "memory",
+            "multiplex",
+            "subscriptions",
+        },
+        set(),
+    ),
+    "client.channels": (
+        {"dialects", "envelope", "inbox", "link", "subscriptions"},
+        set(),
+    ),
+    "client.connection": (
+        {
+            "backoff",
+            "events",
+            "exceptions",
+            "inbox",
+            "limits",
+            "link",
+            "renewal",
+            "transports",
+        },
+        {"msgspec"},
+    ),
+    "client.dialects": ({"control", "envelope"}, {"msgspec"}),
+    "client.events": ({"exceptions", "inbox"}, set()),
+    "client.filters": (set(), set()),
+    "client.limits": (set(), set()),
+    "client.link": ({"connection", "limits", "renewal"}, set()),
+    "client.memory": ({"inbox"}, {"websockets"}),
+    "client.multiplex": (
+        {
+            "channels",
+            "connection",
+            "dialects",
+            "events",
+            "filters",
+            "inbox",
+            "limits",
+            "router",
+            "subscriptions",
+        },
+        set(),
+    ),
+    "client.renewal": (set(), set()),
+    "client.router": (
+        {
+            "channels",
+            "connection",
+            "control",
+            "dialects",
+            "envelope",
+            "events",
+            "exceptions",
+            "filters",
+            "inbox",
+            "link",
+            "subscriptions",
+        },
+        {"msgspec"},
+    ),
+    "client.subscriptions": (
+        {
+            "channels",
+            "connection",
+            "dialects",
+            "envelope",
+            "exceptions",
+            "inbox",
+            "router",
+        },
+        {"msgspec"},
+    ),
+    "client.transports": ({"exceptions"}, {"websockets"}),
     "control": ({"exceptions"}, {"msgspec"}),
     "demultiplexer": (
         {"control", "dialects", "envelope", "exceptions", "stream", "websocket"},
@@ -31,6 +113,40 @@ IMPORTS = {
     "envelope": ({"control", "exceptions"}, {"msgspec"}),
     "exceptions": (set(), set()),
     "inbox": ({"exceptions"}, set()),
+    "pubsub.__init__": (
+        {
+            "consumer",
+            "exceptions",
+            "listening",
+            "multiplexer",
+            "promises",
+            "subscriptions",
+        },
+        set(),
+    ),
+    "pubsub.address": (set(), {"redis"}),
+    "pubsub.connection": ({"address", "exceptions", "registry"}, {"hiredis"}),
+    "pubsub.consumer": (
+        {"listening", "multiplexer", "registry", "subscriptions"},
+        set(),
+    ),
+    "pubsub.listening": ({"connection", "exceptions", "registry"}, set()),
+    "pubsub.multiplexer": (
+        {
+            "address",
+            "backoff",
+            "connection",
+            "exceptions",
+            "listening",
+            "promises",
+            "registry",
+            "subscriptions",
+        },
+        set(),
+    ),
+    "pubsub.promises": ({"exceptions", "listening", "registry"}, set()),
+    "pubsub.registry": ({"exceptions"}, set()),
+    "pubsub.subscriptions": ({"exceptions", "listening", "registry"}, set()),
     "templatetags.__init__": (set(), set()),
     "templatetags.channelsmultiplexer": (set(), {"django"}),
     "stream": ({"envelope", "exceptions", "inbox"}, set()),
@@ -42,7 +158,15 @@ IMPORTS = {
 }
 
 # They decide, and leave it to others to act.
-SANS_IO = {"control", "dialects", "envelope", "exceptions"}
+SANS_IO = {
+    "client.dialects",
+    "client.filters",
+    "client.renewal",
+    "control",
+    "dialects",
+    "envelope",
+    "exceptions",
+}
 
 
 def syntax_tree(module):
@@ -99,12 +223,23 @@ def test_no_imports_in_functions(module):
 
 def test_importing_costs_nothing():
     """Importing the package loads neither Django, Channels nor asyncio."""
-    code = (
-        "import sys, channelsmultiplexer;"
-        "print(*{'django', 'channels', 'asyncio', 'msgspec'} & sys.modules.keys())"
-    )
+    others = ["django", "channels", "asyncio", "msgspec"]
+    assert loaded("channelsmultiplexer", *others) == ""
+
+
+def test_importing_the_client():
+    """Importing the client loads neither Django nor Channels, nor what is optional."""
+    name = "channelsmultiplexer.client"
+    assert loaded(name, "django", "channels", "asgiref", "picows") == ""
+
+
+def loaded(module, *others):
+    """
+    Return which others importing a module loads.
+    """
+    code = f"import sys, {module}; print(*{set(others)} & sys.modules.keys())"
     command = [sys.executable, "-I", "-c", code]
-    assert subprocess.check_output(command, text=True).strip() == ""
+    return subprocess.check_output(command, text=True).strip()
 
 
 @pytest.mark.parametrize(

@@ -19,13 +19,38 @@ ROOT = Path(__file__).parent.parent
 
 FILES = {
     "__init__.py",
+    "__main__.py",
     "apps.py",
+    "backoff.py",
+    "client/__init__.py",
+    "client/channels.py",
+    "client/connection.py",
+    "client/dialects.py",
+    "client/events.py",
+    "client/filters.py",
+    "client/limits.py",
+    "client/link.py",
+    "client/memory.py",
+    "client/multiplex.py",
+    "client/renewal.py",
+    "client/router.py",
+    "client/subscriptions.py",
+    "client/transports.py",
     "control.py",
     "demultiplexer.py",
     "dialects.py",
     "envelope.py",
     "exceptions.py",
     "inbox.py",
+    "pubsub/__init__.py",
+    "pubsub/address.py",
+    "pubsub/connection.py",
+    "pubsub/consumer.py",
+    "pubsub/listening.py",
+    "pubsub/multiplexer.py",
+    "pubsub/promises.py",
+    "pubsub/registry.py",
+    "pubsub/subscriptions.py",
     "py.typed",
     "static/channelsmultiplexer/multiplex.d.ts",
     "static/channelsmultiplexer/multiplex.js",
@@ -76,7 +101,7 @@ def test_wheel_metadata(wheel):
         "django>=4.2",
         "msgspec>=0.19",
     ]
-    extras = {"client", "daphne", "demo", "docs", "redis", "tests"}
+    extras = {"client", "daphne", "demo", "docs", "fast", "redis", "tests"}
     assert set(metadata.get_all("Provides-Extra")) == extras
 
 

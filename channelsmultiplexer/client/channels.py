@@ -1,0 +1,95 @@
+"""
+What is wanted of a server, and what it has been asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any
+
+from ..envelope import Wrapper
+from ..inbox import Mailbox
+from .dialects import Session
+from .link import Link
+from .subscriptions import Subscription
+
+__all__ = ["Channel", "Wants"]
+
+
+class Channel:
+    """
+    What is wanted of the server, by all who want it together.
+    """
+
+    def __init__(
+        self,
+        key: Hashable,
+        name: Any,
+        *,
+        auth: bool = False,
+        subprotocols: Sequence[str] = (),
+    ) -> None:
+        # What it is known by here, and to the server.
+        self.key = key
+        self.name = name
+        self.auth = auth
+        self.subprotocols = subprotocols
+        self.subscriptions: tuple[Subscription[Any], ...] = ()
+        # Their mailboxes; for the pump.
+        self.boxes: tuple[Mailbox[Any], ...] = ()
+        # Done when the server has been asked, and, if it confirms, has confirmed.
+        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # The link on which the server has it now, and an event set while there is
+        # one, or when there will be none.
+        self.link: Link | None = None
+        self.up = asyncio.Event()
+        self.opened_at = 0.0
+        # Of a stream: its number on each link, how its frames are written, what to
+        # close it with, and how long to wait before it is opened again.
+        self.wire: dict[Session, str] = {}
+        self.wrapper: Wrapper | None = None
+        self.ending = (1000, "")
+        self.delays: Iterator[float] | None = None
+
+    def add(self, subscription: Subscription[Any]) -> None:
+        """Add who wants it."""
+        self._set((*self.subscriptions, subscription))
+
+    def remove(self, subscription: Subscription[Any]) -> bool:
+        """Return if anybody is left."""
+        left = (s for s in self.subscriptions if s is not subscription)
+        self._set(tuple(left))
+        return bool(self.subscriptions)
+
+    def _set(self, subscriptions: tuple[Subscription[Any], ...]) -> None:
+        # New tuples, since the pump may be halfway through the old ones.
+        self.subscriptions = subscriptions
+        self.boxes = tuple(s.mailbox for s in subscriptions)
+
+    def settle(self, error: Exception | None = None) -> None:
+        """Answer those who wait for the first confirmation."""
+        if not self.ready.done():
+            if error is None:
+                self.ready.set_result(None)
+            else:
+                self.ready.set_exception(error)
+                # It is for those who wait, if any do.
+                self.ready.exception()
+
+
+class Wants:
+    """
+    What one link has been asked for, and has yet to be.
+    """
+
+    def __init__(self, session: Session, keys: Sequence[Hashable]) -> None:
+        self.session = session
+        # Keys of channels to look at: begin if wanted, end if not. A dict for order.
+        self.todo = dict.fromkeys(keys)
+        # Those that the server was asked for.
+        self.asked: dict[Hashable, Channel] = {}
+        # Those among them that it has yet to confirm.
+        self.pending: dict[Hashable, Channel] = {}
+        # Set when there is something to do.
+        self.wake = asyncio.Event()

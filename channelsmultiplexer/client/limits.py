@@ -1,0 +1,131 @@
+"""
+How fast a server lets its clients send.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+__all__ = ["DEFAULT", "Limiter", "RateLimit"]
+
+# The limit of a send that names none.
+DEFAULT = "default"
+
+
+@dataclass(frozen=True)
+class RateLimit:
+    """
+    At most *limit* in any *interval* seconds.
+
+    Attributes:
+        id: What a send names it by; what names none falls under ``"default"``.
+
+        weight: How much of *limit* a send takes.
+
+        linked: Other limits that such a send falls under too, each with its weight.
+    """
+
+    id: str
+    limit: float
+    interval: float
+    weight: float = 1
+    linked: tuple[tuple[str, float], ...] = ()
+
+
+class Limiter:
+    """
+    Holds sends to strict rolling windows: no interval of a limit's length, wherever
+    it starts, has more than the limit.
+
+    Args:
+        limits: Those there are. A send that falls under none of them is free.
+
+        clock: Returns the time in seconds; the event loop's unless given.
+
+        sleep: Waits for so many seconds.
+
+    Raises:
+        ValueError: If a limit can never be kept, or is linked to one there isn't.
+    """
+
+    def __init__(
+        self,
+        limits: Sequence[RateLimit] = (),
+        *,
+        clock: Callable[[], float] | None = None,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        self._clock = clock
+        self._sleep = sleep
+        self._windows = {limit.id: _Window(limit) for limit in limits}
+        # What a send under each limit takes of which windows.
+        self._takes: dict[str, list[tuple[_Window, float]]] = {}
+        # Those under one limit go in the order in which they came.
+        self._turns: dict[str, asyncio.Lock] = {}
+        for limit in limits:
+            takes = [(limit.id, limit.weight), *limit.linked]
+            for name, weight in takes:
+                if name not in self._windows:
+                    raise ValueError(f"{limit.id!r} is linked to {name!r}: no such id")
+                if weight > self._windows[name].limit.limit:
+                    raise ValueError(f"a weight of {weight} is over {name!r}'s limit")
+            self._takes[limit.id] = [(self._windows[n], weight) for n, weight in takes]
+            self._turns[limit.id] = asyncio.Lock()
+
+    async def acquire(self, id: str = DEFAULT) -> None:  # noqa: A002 (the seed's word)
+        """
+        Wait until a send under the limit *id* is allowed, and count it.
+
+        It sleeps until the very time at which there is room. Canceling it counts
+        nothing.
+
+        Raises:
+            ValueError: If there is no such limit. ``"default"`` needn't be there.
+        """
+        takes = self._takes.get(id)
+        if takes is None:
+            if id == DEFAULT:
+                return
+            raise ValueError(f"expected a limit's id, got {id!r}")
+        clock = self._clock or asyncio.get_running_loop().time
+        async with self._turns[id]:
+            # Again after each sleep: another limit's sends may share a window.
+            while delay := max(
+                window.delay(weight, clock()) for window, weight in takes
+            ):
+                await self._sleep(delay)
+            now = clock()
+            for window, weight in takes:
+                window.use(weight, now)
+
+
+class _Window:
+    """
+    What was used of one limit in the interval that ends now.
+    """
+
+    def __init__(self, limit: RateLimit) -> None:
+        self.limit = limit
+        # When how much was used, oldest first.
+        self._uses: collections.deque[tuple[float, float]] = collections.deque()
+        self._used = 0.0
+
+    def delay(self, weight: float, now: float) -> float:
+        """Return the seconds until *weight* fits in."""
+        while self._uses and self._uses[0][0] + self.limit.interval <= now:
+            self._used -= self._uses.popleft()[1]
+        room = self.limit.limit - self._used
+        if weight <= room:
+            return 0.0
+        for time, used in self._uses:
+            room += used
+            if weight <= room:
+                return time + self.limit.interval - now
+        raise AssertionError("a weight over the limit is refused at construction")
+
+    def use(self, weight: float, now: float) -> None:
+        self._uses.append((now, weight))
+        self._used += weight

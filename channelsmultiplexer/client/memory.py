@@ -1,0 +1,127 @@
+"""
+A server in the same process, without a network: for the tests of those who use this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from typing import Any
+
+from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK
+from websockets.frames import Close
+
+from ..inbox import Mailbox
+
+__all__ = ["MemoryServer", "MemoryWebSocket"]
+
+OPEN, CLOSED = 1, 3
+
+
+class MemoryWebSocket:
+    """
+    One end of a WebSocket in memory; used as one of :mod:`websockets`.
+    """
+
+    #: The other end.
+    peer: MemoryWebSocket
+
+    def __init__(self) -> None:
+        self.state = OPEN
+        self.subprotocol: str | None = None
+        #: What the client asked for.
+        self.uri = ""
+        self.headers: Any = None
+        # As a transport's; there is none.
+        self.transport = types.SimpleNamespace(abort=self.abort)
+        self._frames: Mailbox[str | bytes] = Mailbox()
+
+    async def recv(self, decode: bool | None = None) -> str | bytes:
+        """
+        Return the next message.
+
+        Canceling it loses nothing.
+
+        Raises:
+            ConnectionClosed: If there are no more.
+        """
+        frame = await self._frames.get()
+        if decode is False and isinstance(frame, str):
+            return frame.encode()
+        return frame
+
+    async def send(self, data: str | bytes) -> None:
+        """
+        Send a message.
+        """
+        if self.state == CLOSED:
+            raise ConnectionClosedError(None, None)
+        self.peer._frames.put_nowait(data)
+
+    async def ping(self) -> asyncio.Future[float]:
+        """
+        Return a future for the seconds until the pong.
+        """
+        pong: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        pong.set_result(0.0)
+        return pong
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """
+        Close both ends.
+        """
+        frame = Close(code, reason)
+        kind = ConnectionClosedOK if code in (1000, 1001) else ConnectionClosedError
+        self._end(kind(frame, frame, True))
+
+    def abort(self) -> None:
+        """
+        Break the connection: no closing handshake.
+        """
+        self._end(ConnectionClosedError(None, None))
+
+    async def wait_closed(self) -> None:
+        """
+        Return at once: closing takes no time.
+        """
+
+    def _end(self, error: Exception) -> None:
+        for end in (self, self.peer):
+            end.state = CLOSED
+            end._frames.close(error)
+
+
+class MemoryServer:
+    """
+    What a client connects to in place of a server::
+
+        server = MemoryServer()
+        async with Multiplex("ws://test", transport=server.connect) as mux:
+            websocket = await server.accept()
+            await websocket.send("...")
+    """
+
+    def __init__(self) -> None:
+        self._clients: Mailbox[MemoryWebSocket] = Mailbox()
+
+    async def accept(self, timeout: float | None = None) -> MemoryWebSocket:
+        """
+        Return the server's end of the next connection.
+
+        Raises:
+            TimeoutError: If none came in time.
+        """
+        return await self._clients.get(timeout)
+
+    async def connect(self, uri: str, **options: Any) -> MemoryWebSocket:
+        """
+        Connect, as a transport of a client does.
+        """
+        ours, theirs = MemoryWebSocket(), MemoryWebSocket()
+        ours.peer, theirs.peer = theirs, ours
+        theirs.uri, theirs.headers = uri, options.get("additional_headers")
+        # A server with nothing against any.
+        for offered in (options.get("subprotocols") or ())[:1]:
+            ours.subprotocol = theirs.subprotocol = offered
+        self._clients.put_nowait(theirs)
+        return ours

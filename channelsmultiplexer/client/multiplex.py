@@ -1,0 +1,469 @@
+"""
+One connection, many subscriptions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+from ..inbox import Overflow
+from .channels import Channel
+from .connection import Connection, State
+from .dialects import V1, Bare, Feed
+from .events import Event, Listener
+from .filters import Filter
+from .limits import DEFAULT
+from .router import Router
+from .subscriptions import Handler, Stream, Subscription
+
+__all__ = ["Multiplex", "MultiplexStats"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class MultiplexStats:
+    """
+    Numbers of a multiplex, and where each message is.
+
+    ``received + copied == delivered + queued + dropped + filtered + unrouted + control
+    + undecodable``
+
+    Attributes:
+        total_subscriptions: How many there have been.
+
+        active_subscriptions: How many there are.
+
+        total_messages_routed: Messages put in some queue, once for each queue.
+
+        unroutable_messages: Those that nobody wanted; ``unrouted``.
+
+        connection_stats: The state, how many links there have been, how often one
+            was lost, and when the last message came.
+
+        received: Frames that came in.
+
+        copied: How many more queues than one they went to.
+
+        delivered: Messages that were read.
+
+        queued: Messages that wait.
+
+        dropped: Messages lost because they came faster than they were read, or
+            because their reader had left.
+
+        filtered: Duplicates of a renewal, and what a post-processor dropped.
+
+        control: What was for us: confirmations, and our server's control frames.
+
+        undecodable: Frames that couldn't be read.
+    """
+
+    total_subscriptions: int
+    active_subscriptions: int
+    total_messages_routed: int
+    connection_stats: dict[str, Any]
+    received: int
+    copied: int
+    delivered: int
+    queued: int
+    dropped: int
+    filtered: int
+    unrouted: int
+    control: int
+    undecodable: int
+
+    @property
+    def unroutable_messages(self) -> int:
+        """The seed's name for :attr:`unrouted`."""
+        return self.unrouted
+
+
+class Multiplex(Generic[T]):
+    """
+    Many subscriptions over one connection that is always there.
+
+    To an outside feed::
+
+        async with Multiplex(
+            "wss://stream.example.com/ws",
+            channel_key="stream",
+            subscribe_msg=lambda channel: {"method": "SUBSCRIBE", "params": [channel]},
+        ) as mux:
+            async for trade in await mux.subscribe("btcusdt@trade"):
+                ...
+
+    To our own server::
+
+        async with Multiplex("wss://example.com/ws/", dialect="v1") as mux:
+            room = await mux.open("rooms/42/")
+            await room.send({"text": "hi"})
+
+    Messages are the JSON of whole frames; a stream's are what the frames carry. They
+    are decoded when they are read, and by each subscription for itself, unless
+    post-processors, filters or an extractor need them before: then all share one.
+
+    Args:
+        uri: As of :class:`.Connection`, which also has all *options*.
+
+        channel_key: The key of a message that has its channel; a sequence of keys to
+            go down by if it is nested.
+
+        channel_extractor: Or a function from the message to its channel.
+
+        subscribe_msg: Makes the message that subscribes to a channel.
+
+        unsubscribe_msg: Makes the one that unsubscribes.
+
+        batch_size: If given, these two are called with a list of at most so many
+            channels.
+
+        ack: Called with a channel and a message while that channel waits to be
+            confirmed; returns :obj:`True` if the message confirms it, :obj:`False` if
+            it refuses, else :obj:`None`.
+
+        queue_size: How many messages may wait for each reader; 0 for no limit.
+
+        overflow: What happens to more; see :class:`.Mailbox`. Nothing is dropped
+            before the reader has had a turn.
+
+        dialect: ``"feed"``, or, to our own server, ``"v1"`` or ``"bare"``.
+
+        type: What messages are decoded into: a msgspec Struct, say.
+
+    Raises:
+        ValueError: If the arguments contradict one another.
+    """
+
+    def __init__(
+        self,
+        uri: str | Callable[[], str | Awaitable[str]],
+        *,
+        channel_key: str | Sequence[str] | None = None,
+        channel_extractor: Callable[[Any], Any] | None = None,
+        subscribe_msg: Callable[[Any], Any] | None = None,
+        unsubscribe_msg: Callable[[Any], Any] | None = None,
+        batch_size: int | None = None,
+        ack: Callable[[Any, Any], bool | None] | None = None,
+        queue_size: int = 1000,
+        overflow: Overflow = "drop_oldest",
+        dialect: Literal["feed", "v1", "bare"] = "feed",
+        type: Any = Any,  # noqa: A002 (msgspec's word)
+        **options: Any,
+    ) -> None:
+        if dialect != "feed" and (channel_key or channel_extractor):
+            raise ValueError(f"the dialect {dialect!r} has a channel key of its own")
+        if channel_key and channel_extractor:
+            raise ValueError("expected channel_key or channel_extractor, got both")
+        if dialect not in ("feed", "v1", "bare"):
+            raise ValueError(f"expected feed, v1 or bare, got {dialect!r}")
+        language: Feed | Bare | V1 = Feed(
+            channel_key, subscribe_msg, unsubscribe_msg, batch_size
+        )
+        if dialect != "feed":
+            language = V1() if dialect == "v1" else Bare()
+            options.setdefault("subprotocols", language.subprotocols)
+        decoded = bool(channel_extractor or options.get("post_processors"))
+        self._router = Router(language, channel_extractor, ack, decoded)
+        self._options: dict[str, Any] = {
+            "type": type,
+            "limit": queue_size,
+            "overflow": overflow,
+        }
+        # Checked now, rather than by the first subscription.
+        self._subscription(None, decoded=decoded)
+        #: The connection underneath.
+        self.connection = Connection(uri, serve=self._router.serve, **options)
+        self.connection.on_end = self._router.end
+        self._router.connection = self.connection
+        self._decoded = decoded
+        self._handlers: set[Handler] = set()
+        self._last_key = 0
+        # Where nothing names a channel, all messages are nobody's, from the start.
+        if dialect == "feed" and not (channel_key or channel_extractor):
+            self._others()
+
+    # The connection
+
+    async def connect(self, timeout: float | None = None) -> None:
+        """
+        Connect, as :meth:`.Connection.connect` does.
+        """
+        await self.connection.connect(timeout)
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """
+        Close the connection, for good. What waits can still be read.
+
+        Calling it again does nothing.
+        """
+        for subscription in self._router.subscriptions():
+            subscription.mailbox.lift()
+        try:
+            await self.connection.close(code, reason)
+        finally:
+            if asyncio.current_task() not in {h.task for h in self._handlers}:
+                await asyncio.gather(*(h.remove() for h in self._handlers))
+
+    #: The seed's name for it.
+    exit = close
+    disconnect = close
+
+    async def __aenter__(self) -> Multiplex[T]:
+        await self.connect()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    async def send(
+        self, message: Any, *, limit: str = DEFAULT, auth: bool = False
+    ) -> None:
+        """
+        Send a message, as :meth:`.Connection.send` does.
+        """
+        await self.connection.send(message, limit=limit, auth=auth)
+
+    async def ping(self, timeout: float | None = None) -> float:
+        """
+        Return the seconds to the server and back; see :meth:`.Connection.ping`.
+        """
+        return await self.connection.ping(timeout)
+
+    def on(self, name: str, callback: Callable[[Event], object]) -> Callable[[], None]:
+        """
+        Call *callback* with each :class:`.Event` of that name; returns what removes it.
+        """
+        return self.connection.on(name, callback)
+
+    def events(self) -> Listener:
+        """
+        Return an async iterator over the events from now on.
+        """
+        return self.connection.events()
+
+    @property
+    def uri(self) -> Any:
+        """Where to."""
+        return self.connection.uri
+
+    @property
+    def state(self) -> State:
+        """How the connection is doing."""
+        return self.connection.state
+
+    @property
+    def is_connected(self) -> bool:
+        """If there is a link."""
+        return self.state is State.CONNECTED
+
+    @property
+    def present_ws(self) -> Any:
+        """The transport's WebSocket of now, if there is one."""
+        return self.connection.websocket
+
+    @property
+    def last_recv_time(self) -> float:
+        """When the last message came; see :attr:`.Connection.last_recv_time`."""
+        return self.connection.last_recv_time
+
+    def __repr__(self) -> str:
+        return f"<Multiplex {self.uri!r} {self.state.value}>"
+
+    # Subscriptions
+
+    async def subscribe(
+        self,
+        channel: Any,
+        *,
+        timeout: float | None = None,
+        auth: bool = False,
+        **options: Any,
+    ) -> Subscription[T]:
+        """
+        Subscribe to a channel.
+
+        Several subscriptions to a channel each get everything; the server is asked
+        once. It is asked again on every new link. Canceling it leaves nothing behind.
+
+        Args:
+            timeout: Seconds for the server to be asked and, if there is an *ack*, to
+                confirm.
+
+            auth: If the message that subscribes is to be signed.
+
+            options: ``type``, ``limit`` and ``overflow``, where this subscription
+                differs.
+
+        Raises:
+            TimeoutError: If it wasn't in time.
+            Refused: If the server refused.
+            Closed: If the connection has ended.
+            RuntimeError: Before :meth:`connect`.
+        """
+        subscription = self._subscription(channel, decoded=self._decoded, **options)
+        new = functools.partial(Channel, channel, channel, auth=auth)
+        wanted = self._router.want(channel, new, subscription)
+        await self._router.confirmed(wanted, subscription, timeout)
+        return subscription
+
+    async def open(
+        self,
+        path: str,
+        *,
+        subprotocols: Sequence[str] = (),
+        timeout: float | None = None,
+        **options: Any,
+    ) -> Stream[T]:
+        """
+        Open a stream to an application of our own server.
+
+        Cancels as :meth:`subscribe`, which has the other arguments.
+
+        Args:
+            path: In the dialect v1 the application's name and what follows it, a
+                relative URL; in bare the name.
+
+        Raises:
+            Refused: If the application refused, with its code and reason.
+            TimeoutError: If it wasn't in time.
+            Closed: If the connection has ended.
+        """
+        router = self._router
+        if isinstance(router.dialect, Feed):
+            raise TypeError("expected dialect='v1' or 'bare', for streams")
+        options = {**self._options, **options, "decoded": self._decoded}
+        stream: Stream[T] = Stream(router, path, **options)
+        key: Hashable = path
+        if isinstance(router.dialect, V1):
+            # A path can be open several times.
+            self._last_key += 1
+            key = self._last_key
+        new = functools.partial(Channel, key, path, subprotocols=subprotocols)
+        stream.wanted = router.want(key, new, stream)
+        await router.confirmed(stream.wanted, stream, timeout)
+        return stream
+
+    async def unsubscribe(self, channel: Any) -> bool:
+        """
+        Close all subscriptions to a channel.
+
+        Returns:
+            If there were any.
+        """
+        wanted = self._router.channels.get(channel)
+        if wanted is None:
+            return False
+        for subscription in wanted.subscriptions:
+            await subscription.close()
+        return True
+
+    def get_subscription(self, channel: Any) -> Subscription[T] | None:
+        """
+        Return the first subscription to a channel, if there is one.
+        """
+        wanted = self._router.channels.get(channel)
+        return wanted.subscriptions[0] if wanted else None
+
+    def list_subscriptions(self) -> list[Any]:
+        """
+        Return the channels that are subscribed to, or the paths of the open streams.
+        """
+        return [wanted.name for wanted in self._router.channels.values()]
+
+    # Everything that comes in
+
+    def stream_filter(self, filters: Filter = None, **options: Any) -> Subscription[T]:
+        """
+        Return a subscription to all messages that match.
+
+        The server isn't asked for anything.
+
+        Args:
+            filters: Dicts. A message matches if any of them has all its pairs in the
+                message, by ``==``; without filters all messages match.
+
+            options: As of :meth:`subscribe`.
+        """
+        stream = self._subscription(filters, decoded=True, **options)
+        self._router.watch(stream, filters)
+        return stream
+
+    def add_handler(
+        self, function: Callable[[T], object], filters: Filter = None, **options: Any
+    ) -> Handler:
+        """
+        Call a function, or coroutine function, with all messages that match.
+
+        It runs in a task of its own, one message after the other, and delays nobody;
+        what it raises is logged.
+
+        Returns:
+            What has ``await handler.remove()``.
+        """
+        handler = Handler(function, self.stream_filter(filters, **options))
+        self._handlers.add(handler)
+        handler.task.add_done_callback(lambda _: self._handlers.discard(handler))
+        return handler
+
+    async def receive(self, timeout: float | None = None) -> T:
+        """
+        Return the next message that no subscription, filter or handler gets.
+
+        Where messages name their channel, it starts to wait for them when it is
+        first called. Cancels and raises as :meth:`.Subscription.recv`.
+        """
+        return await self._others().recv(timeout)
+
+    def iter_messages(self) -> AsyncIterator[T]:
+        """
+        Iterate over what :meth:`receive` returns.
+        """
+        return self._others().__aiter__()
+
+    def stats(self) -> MultiplexStats:
+        """
+        Return the numbers of now.
+        """
+        router = self._router
+        boxes = [subscription.mailbox for subscription in router.subscriptions()]
+        received = router.gone_received + sum(box.received for box in boxes)
+        dropped = router.gone_dropped + sum(box.dropped for box in boxes)
+        waiting = sum(len(box.items) for box in boxes)
+        return MultiplexStats(
+            total_subscriptions=router.total,
+            active_subscriptions=sum(not box.closed for box in boxes),
+            total_messages_routed=received,
+            connection_stats={
+                "state": self.state.value,
+                "connections": self.connection.connections,
+                "last_recv_time": self.last_recv_time,
+            },
+            received=router.received,
+            copied=router.copied,
+            delivered=received - dropped - waiting,
+            queued=sum(box.waiting for box in boxes),
+            dropped=dropped,
+            filtered=router.filtered,
+            unrouted=router.unrouted,
+            control=router.control,
+            undecodable=router.undecodable,
+        )
+
+    # Private
+
+    def _subscription(self, channel: Any, **options: Any) -> Subscription[T]:
+        return Subscription(self._router, channel, **{**self._options, **options})
+
+    def _others(self) -> Subscription[T]:
+        """Return what gets the messages that nobody else does."""
+        router = self._router
+        if router.rest is None:
+            router.rest = self._subscription(None, decoded=True)
+            if self.state is State.CLOSED:
+                router.rest.mailbox.close(self.connection.error)
+        return router.rest

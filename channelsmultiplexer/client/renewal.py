@@ -1,0 +1,64 @@
+"""
+Which messages of two connections at once are the same.
+
+Sans-I/O. While a connection is renewed both the old and the new one bring what is
+subscribed. Each message counts once, from whichever brings it first.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Hashable
+
+__all__ = ["Overlap"]
+
+
+class Overlap:
+    """
+    Pairs the messages of an old connection with those of a new one.
+
+    A message of one is a duplicate if the other has brought an equal one that isn't
+    paired yet. Equal messages that are meant to be several stay as many.
+
+    Args:
+        done: Called once nothing is lost if the old connection ends: a message came
+            by both, and the old one has brought nothing, since the new one was
+            ready, that the new one hasn't.
+    """
+
+    def __init__(self, old: object, done: Callable[[], object]) -> None:
+        self._old = old
+        self._done = done
+        # What only the old one has brought: before the new was ready, and since.
+        self._before: collections.Counter[Hashable] = collections.Counter()
+        self._since: collections.Counter[Hashable] = collections.Counter()
+        # What only the new one has brought.
+        self._ahead: collections.Counter[Hashable] = collections.Counter()
+        self._is_ready = False
+
+    def ready(self) -> None:
+        """
+        Note that the new connection has asked for all that the old one has.
+        """
+        self._is_ready = True
+
+    def is_duplicate(self, connection: object, message: Hashable) -> bool:
+        """
+        Tell if what a connection brings was delivered already, by the other.
+        """
+        if connection is self._old:
+            others = [self._ahead]
+            own = self._since if self._is_ready else self._before
+        else:
+            others = [self._since, self._before]
+            own = self._ahead
+        for other in others:
+            if other[message]:
+                other[message] -= 1
+                if not other[message]:
+                    del other[message]
+                if self._is_ready and not self._since:
+                    self._done()
+                return True
+        own[message] += 1
+        return False

@@ -1,0 +1,345 @@
+"""
+What a program holds of a connection that it shares: a subscription, or a stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import msgspec
+
+from ..envelope import Envelope, Wrapper
+from ..exceptions import Closed, InboxClosed, InboxFull
+from ..inbox import Mailbox, Overflow
+from .connection import settle
+from .dialects import decoder, loads
+
+if TYPE_CHECKING:
+    from .channels import Channel
+    from .router import Router
+
+__all__ = ["Handler", "Stream", "Subscription", "SubscriptionStats"]
+
+T = TypeVar("T")
+
+# What a fast decoder raises, for what is bad and for what only json can read.
+UNUSUAL = (msgspec.DecodeError, RecursionError, ValueError)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SubscriptionStats:
+    """
+    Numbers of one subscription: ``messages_received`` is the sum of those
+    ``delivered``, of ``queue_size``, and of those ``dropped``.
+    """
+
+    channel: Any
+    messages_received: int
+    delivered: int
+    queue_size: int
+    dropped: int
+    is_active: bool
+
+
+class Subscription(Generic[T]):
+    """
+    One listener's messages. Got from :class:`.Multiplex`, which routes to it.
+
+    Iterating ends, and :meth:`recv` raises, once the connection has ended for good
+    and what waits has been delivered; a loss that is made good is only waited for.
+    Leaving its ``async with`` closes it.
+
+    Attributes:
+        channel: What it is subscribed to; the filters, if it is a filtered stream.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        channel: Any,
+        *,
+        type: Any = Any,  # noqa: A002 (the seed's word)
+        limit: int = 1000,
+        overflow: Overflow = "drop_oldest",
+        decoded: bool = False,
+    ) -> None:
+        self.channel = channel
+        self.mailbox: Mailbox[Any] = Mailbox(limit, overflow)
+        #: What the router knows its channel by.
+        self.key: Any = None
+        self._router = router
+        self._items = self.mailbox.items
+        self._type = type
+        self._decode: Callable[[Any], Any] = decoder(type)
+        if decoded:
+            self._decode = self._convert
+
+    # The reader
+
+    def __aiter__(self) -> Subscription[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        items = self._items
+        if not items:
+            try:
+                await self.mailbox.wait()
+            except InboxClosed:
+                raise StopAsyncIteration from None
+            except InboxFull:
+                self._leave()
+                raise
+        # As in _next(): a call is what half of this would cost.
+        item = items.popleft()
+        if self.mailbox.room is not None:
+            self.mailbox.made_room()
+        try:
+            message: T = self._decode(item)
+        except UNUSUAL as error:
+            message = self._decode_unusual(item, error)
+        return message
+
+    async def recv(self, timeout: float | None = None) -> T:
+        """
+        Return the next message.
+
+        Canceling it loses nothing.
+
+        Raises:
+            TimeoutError: After *timeout* seconds.
+            Closed: If there will be no more; 1000 if it ended normally.
+            InboxFull: After the last message that fitted, if *overflow* is
+                ``"error"``.
+            msgspec.ValidationError: If the message isn't of the type asked for; the
+                next call returns the next one.
+        """
+        if not self._items:
+            await self._wait(timeout)
+        return self._next()
+
+    async def recv_many(self) -> list[T]:
+        """
+        Return all messages that wait, at least one.
+
+        Cancels and raises as :meth:`recv`.
+        """
+        if not self._items:
+            await self._wait(None)
+        messages = []
+        while self._items:
+            messages.append(self._next())
+        return messages
+
+    async def close(self) -> None:
+        """
+        Leave. What waits is dropped; iterating ends.
+
+        The last one to leave a channel unsubscribes from it.
+        """
+        self.mailbox.close()
+        self.mailbox.discard()
+        self._leave()
+
+    async def __aenter__(self) -> Subscription[T]:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    @property
+    def is_active(self) -> bool:
+        """
+        If more messages may come.
+        """
+        return not self.mailbox.closed
+
+    @property
+    def dropped(self) -> int:
+        """
+        How many messages were lost because they came faster than they were read.
+        """
+        return self.mailbox.dropped
+
+    def stats(self) -> SubscriptionStats:
+        """
+        Return its numbers.
+        """
+        box = self.mailbox
+        waiting = len(box.items)
+        delivered = box.received - box.dropped - waiting
+        return SubscriptionStats(
+            self.channel,
+            box.received,
+            delivered,
+            waiting,
+            box.dropped,
+            self.is_active,
+        )
+
+    # Private
+
+    def _leave(self) -> None:
+        self._router.leave(self)
+
+    async def _wait(self, timeout: float | None) -> None:
+        try:
+            await self.mailbox.wait(timeout)
+        except InboxClosed:
+            raise Closed(1000) from None
+        except InboxFull:
+            self._leave()
+            raise
+
+    def _next(self) -> T:
+        item = self._items.popleft()
+        self.mailbox.made_room()
+        try:
+            message: T = self._decode(item)
+        except UNUSUAL as error:
+            message = self._decode_unusual(item, error)
+        return message
+
+    def _decode_unusual(self, item: Any, error: Exception) -> Any:
+        """Decode what msgspec finds too lax: NaN, lone surrogates."""
+        if isinstance(error, msgspec.ValidationError):
+            raise error
+        return self._convert(loads(item))
+
+    def _convert(self, message: Any) -> Any:
+        """Return a decoded message as the type that was asked for."""
+        return message if self._type is Any else msgspec.convert(message, self._type)
+
+
+class Stream(Subscription[T]):
+    """
+    A subscription that can also send: a stream of our own server.
+
+    It is a WebSocket of its own to the application at the other end. When the
+    connection is lost and comes back the stream is opened again, with a new
+    application at its other end; a ``gap`` event tells of it, and so does
+    :attr:`reopened`.
+
+    When the server closes the stream, iterating ends if the code is 1000 or 1001,
+    else it raises :exc:`.Closed`; :attr:`code` and :attr:`reason` are there in either
+    case.
+
+    Attributes:
+        reopened: How many times it was opened again.
+
+        subprotocol: What the application chose.
+
+        code: The code it was closed with; :obj:`None` before.
+
+        reason: The reason that came with it.
+    """
+
+    def __init__(self, router: Router, channel: Any, **options: Any) -> None:
+        super().__init__(router, channel, **options)
+        self.reopened = 0
+        self.subprotocol: str | None = None
+        self.code: int | None = None
+        self.reason = ""
+        # The stream's place on the wire.
+        self.wanted: Channel
+        if not options.get("decoded"):
+            self._payload = self._decode
+            self._decode = self._unwrap
+
+    async def send(self, value: Any) -> None:
+        """
+        Send a value as JSON, once the stream is open.
+
+        Returns and loses what :meth:`.Multiplex.send` does.
+
+        Raises:
+            Closed: If the stream has ended.
+        """
+        value = await self._router.connection.pre_process(value)
+        await self._send(lambda wrapper: wrapper.text(json.dumps(value)))
+
+    async def send_text(self, text: str) -> None:
+        """
+        Send text, as a payload if it is JSON; otherwise as :meth:`send`.
+        """
+        await self._send(lambda wrapper: wrapper.text(text))
+
+    async def send_bytes(self, data: bytes) -> None:
+        """
+        Send bytes; otherwise as :meth:`send`.
+        """
+        await self._send(lambda wrapper: wrapper.binary(data))
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """
+        Close the stream: the application is told *code*, and *reason*.
+        """
+        self.wanted.ending = (code, reason)
+        self.end(code, reason)
+        await super().close()
+
+    async def __aenter__(self) -> Stream[T]:
+        return self
+
+    def end(self, code: int, reason: str) -> None:
+        """
+        Note that the stream has ended, and with what.
+        """
+        if self.code is None:
+            self.code, self.reason = code, reason
+        self.wanted.up.set()
+
+    async def _send(self, frame: Callable[[Wrapper], str | bytes]) -> None:
+        link, wrapper = await self._router.opened(self)
+        await link.send_frame(frame(wrapper))
+
+    def _unwrap(self, envelope: Envelope) -> Any:
+        data = envelope.data
+        if not envelope.is_json:
+            return data
+        try:
+            return self._payload(data)
+        except UNUSUAL as error:
+            return super()._decode_unusual(data, error)
+
+    def _decode_unusual(self, item: Any, error: Exception) -> Any:
+        # It has been tried.
+        raise error
+
+
+class Handler:
+    """
+    Calls a function with each message of a subscription, one after the other.
+    """
+
+    def __init__(
+        self, function: Callable[[Any], object], messages: Subscription[Any]
+    ) -> None:
+        self._function = function
+        self._messages = messages
+        self.task = asyncio.create_task(self._run())
+
+    async def remove(self) -> None:
+        """
+        Call the function no more, and don't wait for what it is doing: cancel it.
+        """
+        await self._messages.close()
+        if self.task is not asyncio.current_task():
+            self.task.cancel()
+            await asyncio.wait({self.task})
+
+    async def _run(self) -> None:
+        with contextlib.suppress(Closed):
+            async for message in self._messages:
+                try:
+                    await settle(self._function(message))
+                # The next message may be a better one.
+                except Exception:
+                    logger.exception("The handler %r raised", self._function)

@@ -1,0 +1,151 @@
+"""
+Whose WebSocket it is: the one seam between this package and those that speak RFC 6455.
+
+A transport is what :mod:`websockets` offers: a ``connect`` whose result has ``recv``,
+``send``, ``ping``, ``close`` and ``state``, and a module of exceptions.
+``picows.websockets`` offers the same, five times as fast.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from time import time
+from typing import Any
+
+import websockets.exceptions
+
+from ..exceptions import Closed
+
+__all__ = [
+    "FATAL_CODES",
+    "RETRIED_STATUSES",
+    "Transport",
+    "abort",
+    "drop",
+    "is_open",
+    "load",
+]
+
+# Close codes that say the same again next time. What ends normally may begin again.
+FATAL_CODES = frozenset({1008, 4400, 4401, 4403, 4404})
+
+# Answers to the handshake, of those below 500, that ask for patience.
+RETRIED_STATUSES = frozenset({408, 425, 429})
+
+# In the State enumeration of either transport: CONNECTING, OPEN, CLOSING, CLOSED.
+OPEN = 1
+CLOSED = 3
+
+MODULES = {
+    "websockets": ("websockets.asyncio.client", "websockets.exceptions"),
+    "picows": ("picows.websockets", "picows.websockets.exceptions"),
+}
+
+
+@dataclass(frozen=True)
+class Transport:
+    """
+    What opens WebSockets.
+
+    Attributes:
+        connect: Called as :func:`websockets.asyncio.client.connect` is.
+
+        exceptions: Has ``ConnectionClosed``, ``InvalidStatus`` and the others.
+    """
+
+    connect: Callable[..., Any]
+    exceptions: Any = websockets.exceptions
+
+    def failure(self, error: BaseException) -> tuple[Closed, bool, float]:
+        """
+        Say what an attempt or a connection ended with.
+
+        Returns:
+            The error for those who wait, caused by *error*; if it is final; and the
+            seconds that the server asked for before the next attempt.
+        """
+        final, after = True, 0.0
+        if isinstance(error, self.exceptions.ConnectionClosed):
+            frame = error.rcvd
+            closed = Closed(frame.code, frame.reason) if frame else Closed(1006)
+            final = closed.code in FATAL_CODES
+        elif isinstance(error, self.exceptions.InvalidStatus):
+            status = error.response.status_code
+            closed = Closed(1006, f"the server answered with HTTP {status}")
+            final = status < 500 and status not in RETRIED_STATUSES
+            after = _retry_after(error.response.headers.get("Retry-After", ""))
+        else:
+            closed = Closed(1006, f"{type(error).__name__}: {error}")
+            # asyncio has a TimeoutError of its own before Python 3.11.
+            timeouts = (TimeoutError, asyncio.TimeoutError)
+            network = (OSError, EOFError, *timeouts, self.exceptions.InvalidMessage)
+            certificate = isinstance(error, ssl.SSLCertVerificationError)
+            final = certificate or not isinstance(error, network)
+        closed.__cause__ = error
+        return closed, final, after
+
+
+def load(transport: str | Callable[..., Any]) -> Transport:
+    """
+    Return the transport of that name, or with that ``connect``.
+
+    Raises:
+        ValueError: If there is none of that name.
+        ImportError: If it isn't installed.
+    """
+    if not isinstance(transport, str):
+        return Transport(transport)
+    if transport not in MODULES:
+        expected = " or ".join(map(repr, MODULES))
+        raise ValueError(f"expected {expected} for a transport, got {transport!r}")
+    client, exceptions = map(importlib.import_module, MODULES[transport])
+    return Transport(client.connect, exceptions)
+
+
+def is_open(websocket: Any) -> bool:
+    """
+    Tell if a WebSocket can send.
+    """
+    return bool(websocket.state == OPEN)
+
+
+def abort(websocket: Any) -> bool:
+    """
+    Break off a connection, if the transport can.
+
+    Returns:
+        If it can. picows keeps what it would take to itself.
+    """
+    transport = getattr(websocket, "transport", None)
+    if transport is not None:
+        transport.abort()
+    return transport is not None
+
+
+async def drop(websocket: Any) -> None:
+    """
+    Be rid of a connection whose other end may not answer.
+
+    It takes the time that closing takes at the most, if breaking off can't be had.
+    """
+    if websocket.state != CLOSED:
+        if not abort(websocket):
+            await websocket.close()
+        await websocket.wait_closed()
+
+
+def _retry_after(value: str) -> float:
+    """Return the seconds that a Retry-After header asks for."""
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time())
+    except (TypeError, ValueError):
+        return 0.0

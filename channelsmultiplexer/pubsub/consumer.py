@@ -1,0 +1,157 @@
+"""
+The bridge from Redis to consumers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
+
+from .listening import Gap, Message
+from .multiplexer import Multiplexer
+from .registry import Name
+from .subscriptions import Subscription
+
+__all__ = ["RedisListener", "shared"]
+
+Receive: TypeAlias = Callable[[], Awaitable[dict[str, Any]]]
+
+# The Multiplexers of an event loop. Each goes with its loop.
+_MULTIPLEXERS: weakref.WeakKeyDictionary[
+    asyncio.AbstractEventLoop, dict[str, Multiplexer]
+] = weakref.WeakKeyDictionary()
+
+
+def shared(url: str) -> Multiplexer:
+    """
+    Return the Multiplexer that the running event loop has for a URL.
+
+    It is made when it is first asked for, or was closed.
+    """
+    multiplexers = _MULTIPLEXERS.setdefault(asyncio.get_running_loop(), {})
+    multiplexer = multiplexers.get(url)
+    if multiplexer is None or multiplexer.closed:
+        multiplexer = multiplexers[url] = Multiplexer(url)
+    return multiplexer
+
+
+class RedisListener:
+    """
+    A consumer that also hears what other programs publish in Redis.
+
+    Put it before the consumer class. What the channels of :meth:`listen` bring
+    comes to the consumer's handlers, in order and one at a time, as all its
+    messages do::
+
+        class PriceConsumer(RedisListener, AsyncJsonWebsocketConsumer):
+            redis_url = "redis://localhost"
+
+            async def connect(self):
+                await self.accept()
+                await self.listen("prices.*")
+
+            async def redis_message(self, event):
+                await self.send(text_data=event["data"].decode())
+
+    ``event`` has ``channel``, ``data`` and ``pattern``. If there is a handler
+    ``redis_gap`` it is called where messages may be missing, with ``error`` or
+    ``dropped``. All consumers of an event loop share one connection. What is
+    listened to ends with the consumer.
+    """
+
+    # The server that it listens to.
+    redis_url = "redis://localhost:6379"
+
+    async def listen(self, *names: Name) -> None:
+        """
+        Hear what is published to channels, or, where there is a ``*``, ``?`` or
+        ``[`` in the name, to those that match it.
+
+        Returns when Redis has confirmed it.
+
+        Raises:
+            NameRefused: If Redis doesn't let us.
+            RedisUnavailable: If there is no link to Redis.
+        """
+        patterns = [name for name in names if _is_pattern(name)]
+        channels = [name for name in names if not _is_pattern(name)]
+        await self._subscription.add(*channels, patterns=patterns)
+
+    async def unlisten(self, *names: Name) -> None:
+        """
+        Undo :meth:`listen`. None of their messages comes any more.
+        """
+        patterns = [name for name in names if _is_pattern(name)]
+        channels = [name for name in names if not _is_pattern(name)]
+        await self._subscription.remove(*channels, patterns=patterns)
+
+    async def __call__(self, scope: Any, receive: Receive, send: Any) -> None:
+        """Run the consumer, with one more source of messages."""
+        self._subscription = shared(self.redis_url).subscribe()
+        merged = _Merged(receive, self._subscription, hasattr(self, "redis_gap"))
+        try:
+            await super().__call__(scope, merged.receive, send)  # type: ignore[misc]
+        finally:
+            self._subscription.close()
+            merged.close()
+
+    _subscription: Subscription
+
+
+class _Merged:
+    """
+    What a consumer receives, from its client and from Redis.
+    """
+
+    def __init__(
+        self, receive: Receive, subscription: Subscription, wants_gaps: bool
+    ) -> None:
+        self._receive = receive
+        self._subscription = subscription
+        self._wants_gaps = wants_gaps
+        # What is awaited of each. They outlive a receive() that ends with the
+        # other's, so that nothing is lost.
+        self._frame: asyncio.Future[dict[str, Any]] | None = None
+        self._event: asyncio.Future[Any] | None = None
+
+    async def receive(self) -> dict[str, Any]:
+        """
+        Return the next message of either.
+        """
+        while True:
+            if self._frame is None:
+                self._frame = asyncio.ensure_future(self._receive())
+            if self._event is None:
+                self._event = asyncio.ensure_future(self._subscription.get())
+            await asyncio.wait(
+                (self._frame, self._event), return_when=asyncio.FIRST_COMPLETED
+            )
+            if self._event.done():
+                event, self._event = self._event.result(), None
+                match event:
+                    case Message():
+                        return {"type": "redis.message", **event._asdict()}
+                    case Gap() if self._wants_gaps:
+                        return {
+                            "type": "redis.gap",
+                            "error": event.error,
+                            "dropped": event.dropped,
+                        }
+            elif self._frame.done():
+                frame, self._frame = self._frame, None
+                return frame.result()
+
+    def close(self) -> None:
+        """
+        Stop waiting.
+        """
+        for future in (self._frame, self._event):
+            if future is not None and not future.done():
+                future.cancel()
+
+
+def _is_pattern(name: Name) -> bool:
+    text = name if isinstance(name, str) else name.decode("latin-1")
+    return any(sign in text for sign in "*?[")

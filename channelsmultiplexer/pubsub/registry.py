@@ -1,0 +1,319 @@
+"""
+Who wants which names, and what Redis has been told of it.
+
+It decides which commands to send and what their answers mean. It does no I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+from ..exceptions import NameRefused
+
+__all__ = [
+    "ACTIVATED",
+    "CHANNEL",
+    "PATTERN",
+    "Command",
+    "Entry",
+    "Kind",
+    "Listener",
+    "Members",
+    "Name",
+    "Registry",
+    "Route",
+    "encoded",
+    "joined",
+    "left",
+]
+
+Name: TypeAlias = "str | bytes"
+
+# Names in one command. A refused name fails all that are with it.
+CHUNK = 500
+
+
+# A set in the order of joining. Most have one member, and a tuple of one takes a
+# fifth of a dict's memory.
+Members: TypeAlias = "tuple[M, ...] | dict[M, None]"
+
+M = TypeVar("M")
+
+
+def joined(members: Members[M], member: M) -> Members[M]:
+    """
+    Return members with one more, which is not among them.
+    """
+    if isinstance(members, dict):
+        members[member] = None
+        return members
+    return dict.fromkeys((*members, member)) if members else (member,)
+
+
+def left(members: Members[M], member: M) -> Members[M]:
+    """
+    Return members without one that is among them.
+    """
+    if isinstance(members, dict):
+        del members[member]
+        return members
+    return ()
+
+
+def encoded(name: Name) -> bytes:
+    """
+    Return a name or data as Redis has it.
+    """
+    return name.encode() if isinstance(name, str) else bytes(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """
+    A way to subscribe. Sharded channels would be a third.
+    """
+
+    subscribe: bytes
+    unsubscribe: bytes
+
+
+CHANNEL = Kind(b"SUBSCRIBE", b"UNSUBSCRIBE")
+PATTERN = Kind(b"PSUBSCRIBE", b"PUNSUBSCRIBE")
+
+
+class Route:
+    """
+    One name: who listens to it, and how far its subscription is.
+    """
+
+    __slots__ = ("active", "kind", "listeners", "name", "pending", "subscribed")
+
+    def __init__(self, kind: Kind, name: bytes) -> None:
+        self.kind = kind
+        self.name = name
+        # In the order in which they came.
+        self.listeners: Members[Listener] = ()
+        # What the last command about it was.
+        self.subscribed = False
+        # Commands about it that Redis has not answered.
+        self.pending = 0
+        # If Redis has answered the last one, and it was to subscribe. Messages
+        # that come before belong to nobody who listens now.
+        self.active = False
+
+
+# What waits in a subscription: the route it came by, replies of Redis or an event,
+# and its size in bytes. One is shared by all who listen.
+Entry: TypeAlias = "tuple[Route | None, Any, int]"
+
+# The event of a name that became active.
+ACTIVATED = object()
+
+
+class Listener(Protocol):
+    """
+    What the registry knows of a subscription.
+    """
+
+    def put(self, entry: Entry) -> None:
+        """Take what came. It runs in the reader, so it calls nobody."""
+
+
+class Command:
+    """
+    Names to subscribe or unsubscribe at once, and how many of them are answered.
+    """
+
+    __slots__ = ("answered", "kind", "routes", "subscribe")
+
+    def __init__(self, kind: Kind, subscribe: bool, routes: list[Route]) -> None:
+        self.kind = kind
+        self.subscribe = subscribe
+        self.routes = routes
+        self.answered = 0
+
+    def words(self) -> tuple[bytes, ...]:
+        """
+        Return the command as Redis has it.
+        """
+        verb = self.kind.subscribe if self.subscribe else self.kind.unsubscribe
+        return (verb, *(route.name for route in self.routes))
+
+
+class Registry:
+    """
+    All names of one connection.
+
+    Args:
+        changed: Called when there is something to tell Redis.
+
+        settled: Called with a route that became active, was given up, or, with
+            the error, was refused.
+    """
+
+    def __init__(
+        self,
+        changed: Callable[[], None],
+        settled: Callable[[Route, NameRefused | None], None],
+    ) -> None:
+        self._changed = changed
+        self._settled = settled
+        self.channels: dict[bytes, Route] = {}
+        self.patterns: dict[bytes, Route] = {}
+        # The names whose listeners changed since changes() was called, in order.
+        self._dirty: dict[Route, None] = {}
+
+    def routes(self) -> Iterator[Route]:
+        """
+        Return all names.
+        """
+        yield from self.channels.values()
+        yield from self.patterns.values()
+
+    def find(self, kind: Kind, name: bytes) -> Route | None:
+        """
+        Return a name's route, if anybody listens to it.
+        """
+        return self._names(kind).get(name)
+
+    def join(self, listener: Listener, kind: Kind, name: bytes) -> Route:
+        """
+        Let a listener have the messages of a name.
+
+        One that has them already changes nothing, save that a name which Redis
+        refused is asked for again.
+        """
+        names = self._names(kind)
+        route = names.get(name)
+        if route is None:
+            route = names[name] = Route(kind, name)
+        if listener not in route.listeners:
+            route.listeners = joined(route.listeners, listener)
+            if route.active:
+                listener.put((route, ACTIVATED, 0))
+        self._touch(route)
+        return route
+
+    def leave(self, listener: Listener, route: Route) -> None:
+        """
+        Let a listener have no more messages of a name.
+        """
+        route.listeners = left(route.listeners, listener)
+        if not route.listeners:
+            self._touch(route)
+
+    # What the connection asks
+
+    def changes(self) -> list[Command]:
+        """
+        Return the commands for what changed since the last time.
+
+        A name that changed back needs none.
+        """
+        groups: dict[tuple[Kind, bool], list[Route]] = {}
+        for route in self._dirty:
+            wanted = bool(route.listeners)
+            if wanted != route.subscribed:
+                groups.setdefault((route.kind, wanted), []).append(route)
+            elif not wanted:
+                self._drop(route)
+        self._dirty.clear()
+        # Each name is in one group only, so their order is free.
+        return [
+            command
+            for (kind, wanted), routes in groups.items()
+            for command in self._commands(kind, wanted, routes)
+        ]
+
+    def lost(self) -> None:
+        """
+        Forget what Redis was told: the link is down, and the next starts anew.
+        """
+        self._dirty.clear()
+        for route in list(self.routes()):
+            route.subscribed = route.active = False
+            route.pending = 0
+            if route.listeners:
+                self._dirty[route] = None
+            else:
+                self._drop(route)
+
+    def acknowledged(self, command: Command) -> None:
+        """
+        Note that Redis did what the next name of a command asks.
+        """
+        route = command.routes[command.answered]
+        command.answered += 1
+        route.pending -= 1
+        if route.pending:
+            return
+        if not route.subscribed:
+            self._drop(route)
+            return
+        route.active = True
+        entry = (route, ACTIVATED, 0)
+        for listener in route.listeners:
+            listener.put(entry)
+        self._settled(route, None)
+
+    def refused(self, command: Command, reply: str) -> list[Command]:
+        """
+        Note that Redis refused a command, and with it all of its names.
+
+        Returns:
+            The commands to send instead: Redis doesn't say which name it was, so
+            each half is tried.
+        """
+        left = []
+        for route in command.routes:
+            route.pending -= 1
+            # A later command about the name is on its way, and decides.
+            if route.pending:
+                continue
+            route.subscribed = False
+            if not route.listeners:
+                self._drop(route)
+            elif len(command.routes) > 1:
+                left.append(route)
+            else:
+                self._refuse(route, reply)
+        half = len(left) // 2
+        return [
+            part
+            for routes in (left[:half], left[half:])
+            for part in self._commands(command.kind, True, routes)
+        ]
+
+    # Private
+
+    def _names(self, kind: Kind) -> dict[bytes, Route]:
+        return self.channels if kind is CHANNEL else self.patterns
+
+    def _touch(self, route: Route) -> None:
+        if bool(route.listeners) != route.subscribed:
+            self._dirty[route] = None
+            self._changed()
+
+    def _commands(
+        self, kind: Kind, wanted: bool, routes: list[Route]
+    ) -> Iterable[Command]:
+        for start in range(0, len(routes), CHUNK):
+            chunk = routes[start : start + CHUNK]
+            for route in chunk:
+                route.subscribed = wanted
+                route.active = False
+                route.pending += 1
+            yield Command(kind, wanted, chunk)
+
+    def _drop(self, route: Route) -> None:
+        if not route.listeners and not route.pending:
+            self._names(route.kind).pop(route.name, None)
+            self._settled(route, None)
+
+    def _refuse(self, route: Route, reply: str) -> None:
+        error = NameRefused(route.name, reply)
+        for listener in route.listeners:
+            listener.put((route, error, 0))
+        self._settled(route, error)

@@ -1,0 +1,205 @@
+"""
+The client's parts by themselves: limits, filters, overlaps, dialects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from channelsmultiplexer.client import RateLimit
+from channelsmultiplexer.client.dialects import Feed, loads
+from channelsmultiplexer.client.filters import Filters
+from channelsmultiplexer.client.limits import Limiter
+from channelsmultiplexer.client.renewal import Overlap
+from channelsmultiplexer.inbox import Mailbox
+
+
+class Clock:
+    """
+    A clock that only sleeping moves.
+    """
+
+    def __init__(self):
+        self.now = 0.0
+        self.sleeps = []
+
+    def __call__(self):
+        return self.now
+
+    async def sleep(self, seconds):
+        self.sleeps.append(seconds)
+        self.now += seconds
+
+
+def limiter(*limits):
+    clock = Clock()
+    return Limiter(limits, clock=clock, sleep=clock.sleep), clock
+
+
+async def test_rolling_window():
+    """No interval has more than the limit, and nothing is polled (N7)."""
+    limits, clock = limiter(RateLimit("default", 5, 1.0))
+    chance, times = random.Random(1), []
+    for _ in range(200):
+        clock.now += chance.random() * 0.3
+        await limits.acquire()
+        times.append(clock.now)
+    for i, start in enumerate(times[:-5]):
+        assert times[i + 5] - start >= 1.0 - 1e-9
+    # One sleep a send at most: until the very time.
+    assert len(clock.sleeps) <= 200
+
+
+async def test_weights():
+    """A weighted send takes its weight, and a linked one of other limits too."""
+    orders = RateLimit("orders", 10, 1, weight=5, linked=(("all", 2),))
+    limits, clock = limiter(RateLimit("all", 5, 10), orders)
+    for _ in range(2):
+        await limits.acquire("orders")
+    assert clock.now == 0
+    await limits.acquire("orders")
+    assert clock.now == 10
+    await limits.acquire("all")
+    assert clock.now == 10
+
+
+async def test_limits_take_turns():
+    """Those who wait for one limit go in the order in which they came."""
+    limits, _ = limiter(RateLimit("default", 1, 1))
+    order = []
+
+    async def send(number):
+        await limits.acquire()
+        order.append(number)
+
+    await asyncio.gather(*map(send, range(5)))
+    assert order == list(range(5))
+
+
+async def test_unknown_limit():
+    """A send can't fall under a limit that there isn't, but for the default."""
+    limits, clock = limiter()
+    await limits.acquire()
+    assert clock.sleeps == []
+    with pytest.raises(ValueError, match="orders"):
+        await limits.acquire("orders")
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [RateLimit("a", 1, 1, weight=2), RateLimit("a", 1, 1, linked=(("b", 1),))],
+)
+def test_impossible_limit(limit):
+    """A limit that can never be kept is refused at construction."""
+    with pytest.raises(ValueError, match=r"'[ab]'"):
+        Limiter([limit])
+
+
+def test_filters_agree():
+    """The index finds what the rule says, over random filters and messages."""
+    chance = random.Random(2)
+    values = [0, 1, True, None, "x", 1.0, [1], {"y": 1}]
+
+    def pairs(most):
+        return {k: chance.choice(values) for k in chance.sample("abcd", most)}
+
+    filters, rules = Filters(), {}
+    for owner in range(300):
+        rules[owner] = [pairs(chance.randrange(1, 4)) for _ in range(2)]
+        filters.add(owner, rules[owner])
+    for owner in range(0, 300, 3):
+        filters.remove(owner)
+        del rules[owner]
+    for _ in range(300):
+        message = pairs(chance.randrange(5))
+        expected = {
+            owner
+            for owner, dicts in rules.items()
+            if any(all(k in message and message[k] == d[k] for k in d) for d in dicts)
+        }
+        found = filters.match(message)
+        assert set(found) == expected
+        assert len(found) == len(expected)
+
+
+def test_filters_leave_nothing():
+    """An index from which all are removed is as it was."""
+    filters = Filters()
+    for owner in range(10):
+        filters.add(owner, [{"a": 1, "b": owner}, {"c": [1]}])
+    filters.add("all", None)
+    assert len(filters) == 11
+    for owner in [*filters, "unknown"]:
+        filters.remove(owner)
+    assert not filters._index
+    assert not filters._others
+    assert list(filters) == []
+
+
+def test_filters_are_told_apart():
+    """Of a thousand filters that share a pair one is looked at (A9)."""
+    filters = Filters()
+    for i in range(1000):
+        filters.add(i, [{"e": "trade", "s": f"S{i}"}])
+    assert filters.match({"e": "trade", "s": "S500"}) == [500]
+    entries = filters._index["s"]["S500"]
+    assert len(entries) == 1
+
+
+def test_overlap():
+    """Each message counts once, whichever brings it first; equal ones as many."""
+    done = []
+    overlap = Overlap("old", lambda: done.append(True))
+    assert not overlap.is_duplicate("old", "a")
+    assert not overlap.is_duplicate("old", "a")
+    overlap.ready()
+    assert overlap.is_duplicate("new", "a")
+    assert done
+    assert overlap.is_duplicate("new", "a")
+    assert not overlap.is_duplicate("new", "a")
+    assert overlap.is_duplicate("old", "a")
+
+
+def test_overlap_waits():
+    """The old one isn't done with while it alone has brought something."""
+    done = []
+    overlap = Overlap("old", lambda: done.append(True))
+    overlap.ready()
+    overlap.is_duplicate("old", "a")
+    overlap.is_duplicate("old", "b")
+    overlap.is_duplicate("new", "a")
+    assert not done
+    overlap.is_duplicate("new", "b")
+    assert done
+
+
+def test_feed_without_a_channel():
+    """JSON without a channel has none; what is no JSON is an error."""
+    feed = Feed(("arg", "channel"))
+    assert feed.decode('{"arg":{"channel":"a"}}').stream == "a"
+    assert feed.envelope('{"arg":[]}').stream is None
+    with pytest.raises(ValueError, match="Expecting"):
+        feed.envelope("{")
+    with pytest.raises(ValueError, match="deep"):
+        loads("[" * 100_000)
+
+
+async def test_mailbox_blocked_writer():
+    """A writer that waits goes on when there is room, or when it is closed."""
+    box = Mailbox(1, "block")
+    await box.put(1)
+    writer = asyncio.ensure_future(box.put(2))
+    await asyncio.sleep(0)  # Its turn for a reader.
+    await asyncio.sleep(0)  # Now it waits.
+    assert box.waiting == 2
+    assert await box.get() == 1
+    await writer
+    writer = asyncio.ensure_future(box.put(3))
+    await asyncio.sleep(0)  # Its turn for a reader.
+    await asyncio.sleep(0)  # Now it waits.
+    box.close()
+    assert await writer is False
+    assert (await box.get(), box.dropped) == (2, 1)

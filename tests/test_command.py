@@ -1,0 +1,114 @@
+"""
+``python -m channelsmultiplexer``, as a shell would run it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+
+import pytest
+
+from channelsmultiplexer.__main__ import main
+from feed import Feed, within
+from served import Server
+
+
+@pytest.fixture(scope="module")
+def server():
+    """
+    Run a demultiplexer.
+    """
+    server = Server("uvicorn")
+    yield server
+    server.stop()
+
+
+async def run(*arguments, interrupt=False):
+    """
+    Run the command, and return its code, its lines, and its errors.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "channelsmultiplexer", *arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    first = b""
+    if interrupt:
+        first = await within(process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+    out, errors = await asyncio.wait_for(process.communicate(), 20)
+    lines = [json.loads(line) for line in (first + out).splitlines()]
+    return process.returncode, lines, errors.decode()
+
+
+@pytest.mark.parametrize("options", [["--timeout", "20"], ["--bare", "--timeout=20"]])
+async def test_streams(server, options):
+    """It sends to streams, prints what they say, and leaves after the count."""
+    streams = ["--stream", "echo", "--stream", "text"]
+    code, lines, errors = await run(
+        server.url, *options, *streams, "--send", "[1]", "--count", "2"
+    )
+    assert (code, errors) == (0, "")
+    assert sorted(lines, key=str) == [
+        {"stream": "echo", "payload": [1]},
+        {"stream": "text", "payload": [1]},
+    ]
+
+
+async def test_refused(server):
+    """A stream that is refused is said to be, with the code."""
+    code, lines, errors = await run(server.url, "--timeout=20", "--stream", "refuses")
+    assert (code, lines) == (1, [])
+    assert errors.startswith("refused: closed with 4403")
+
+
+async def test_interrupt():
+    """Ctrl-C leaves in good order; --stats are printed then."""
+
+    async def greet(socket):
+        await socket.send(await socket.recv())
+
+    message = {"stream": "a", "n": 1}
+    async with Feed(greet) as feed:
+        arguments = ["--channel-key", "stream", "--subscribe", "a", "--stats"]
+        arguments += ["--send", json.dumps(message)]
+        code, lines, errors = await run(feed.url, *arguments, interrupt=True)
+        assert (code, lines) == (0, [{"stream": "a", "payload": message}])
+        assert json.loads(errors)["received"] == 1
+        await within(feed.sockets[0].wait_closed())
+        assert feed.sockets[0].close_code == 1000
+
+
+async def test_feed():
+    """Without channels it prints all that comes."""
+
+    async def greet(socket):
+        await socket.send(await socket.recv())
+
+    async with Feed(greet) as feed:
+        code, lines, _ = await run(feed.url, "--send", '{"a":1}', "--count", "1")
+        assert (code, lines) == (0, [{"a": 1}])
+
+
+async def test_cannot_connect():
+    """It says where it couldn't connect to, and why, in a line."""
+    async with Feed() as feed:
+        feed.answers = [(403, {})]
+        code, _, errors = await run(feed.url)
+    assert code == 1
+    assert errors.startswith(f"{feed.url}: closed with 1006 the server answered with")
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--subscribe", "a"], ["--stream", "a", "--channel-key", "b"]]
+)
+def test_usage(arguments, capsys):
+    """Options that contradict one another are a usage error."""
+    with pytest.raises(SystemExit) as caught:
+        main(["ws://x", *arguments])
+    assert caught.value.code == 2
+    assert "error:" in capsys.readouterr().err

@@ -1,0 +1,829 @@
+"""
+The Redis hop: what users see of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import warnings
+
+import pytest
+import redis.asyncio as aioredis
+from redis.credentials import CredentialProvider
+
+from channelsmultiplexer.pubsub import (
+    Activation,
+    Gap,
+    InactiveSubscription,
+    Message,
+    Multiplexer,
+    NameRefused,
+    PromiseLost,
+    RedisUnavailable,
+    SubscriptionIsClosed,
+)
+from recorder import Recorder, guarded
+from redis_server import server
+
+
+@pytest.fixture
+async def mpx(redis):
+    """
+    Return a Multiplexer with a link.
+    """
+    async with Multiplexer(redis.url) as mpx:
+        yield mpx
+
+
+@pytest.fixture
+def recorder():
+    return Recorder()
+
+
+# The seed's API
+
+
+async def test_page_example(redis, recorder):
+    """The page's Multiplexer example works, misspelling included."""
+    mpx = Multiplexer(redis.url)
+    channels = mpx.new_channel_subcription(recorder.message, recorder.disconnect, None)
+    mpx.new_pattern_subscription("hello-*", recorder.message, None, recorder.activation)
+    promises = mpx.new_promise_subscription("hello-")
+    channels.add("banana")
+    await guarded(promises.wait_for_activation())
+    promise = promises.new_promise("world", 10)
+    assert await recorder.next() == ("active", b"hello-*")
+    await mpx.publish("hello-world", "success!")
+    assert await guarded(promise) == b"success!"
+    assert await recorder.next() == (b"hello-world", b"success!")
+    await mpx.aclose()
+
+
+async def test_page_channel_example(mpx, recorder):
+    """Channels are added to a subscription and removed from it."""
+    channels = mpx.new_channel_subscription(*recorder.callbacks)
+    channels.add("hello-world")
+    channels.add("banana")
+    channels.remove("banana")
+    assert await recorder.next() == ("active", b"hello-world")
+    await mpx.publish("banana", "no")
+    await mpx.publish("hello-world", "yes")
+    assert await recorder.next() == (b"hello-world", b"yes")
+
+
+async def test_page_pattern_example(redis, mpx, recorder):
+    """A pattern brings the messages of the channels that it matches, until closed."""
+    pattern = mpx.new_pattern_subscription("red*", *recorder.callbacks)
+    assert await recorder.next() == ("active", b"red*")
+    await mpx.publish("reddit", "1")
+    assert await recorder.next() == (b"reddit", b"1")
+    pattern.close()
+    async with mpx.subscribe("settled"):
+        assert redis.call("PUBSUB", "NUMPAT") == 0
+
+
+async def test_nothing_at_construction(redis):
+    """Making a Multiplexer and its subscriptions takes no event loop and no link."""
+
+    def make():
+        mpx = Multiplexer(redis.url)
+        return mpx.new_pattern_subscription("a", print), mpx
+
+    _, mpx = await asyncio.to_thread(make)
+    assert not redis.clients()
+    assert not redis.clients("normal")[1:]
+    await guarded(mpx.connect())
+    async with mpx.subscribe("settled"):
+        assert redis.call("PUBSUB", "NUMPAT") == 1
+    await mpx.aclose()
+
+
+async def test_three_listeners(redis, mpx, recorder):
+    """All who listen to a channel have its messages, first come first."""
+    for number in range(3):
+        one = mpx.new_channel_subscription(
+            lambda c, m, n=number: recorder.message(n, m)
+        )
+        one.add("a")
+    async with mpx.subscribe("a"):
+        await mpx.publish("a", "x")
+        assert await recorder.take(3) == [(0, b"x"), (1, b"x"), (2, b"x")]
+        assert redis.subscribers("a") == 1
+
+
+async def test_newest_leaves(redis, mpx, recorder):
+    """When one of two listeners leaves, the other goes on."""
+    old = mpx.new_channel_subscription(*recorder.callbacks)
+    old.add("a")
+    assert await recorder.next() == ("active", b"a")
+    async with mpx.subscribe("a"):
+        pass
+    await mpx.publish("a", "x")
+    assert await recorder.next() == (b"a", b"x")
+
+
+async def test_disconnect_is_told_to_all(redis, mpx):
+    """Every subscription is told of a lost link, and of its names' return."""
+    recorders = [Recorder() for _ in range(3)]
+    for recorder in recorders:
+        mpx.new_channel_subscription(*recorder.callbacks).add("a")
+        assert await recorder.next() == ("active", b"a")
+    redis.kill_subscribers()
+    for recorder in recorders:
+        (what, error), back = await recorder.take(2)
+        assert what == "disconnect"
+        assert isinstance(error, ConnectionError)
+        assert back == ("active", b"a")
+
+
+async def test_joiner_is_activated(mpx, recorder):
+    """Who joins a channel that is active is told at once."""
+    async with mpx.subscribe("a"):
+        mpx.new_channel_subscription(*recorder.callbacks).add("a")
+        assert await recorder.next() == ("active", b"a")
+
+
+async def test_close_in_any_order(redis, mpx, recorder):
+    """Subscriptions and Multiplexer close before or after each other, and again."""
+    channels = mpx.new_channel_subscription(*recorder.callbacks)
+    channels.add("a")
+    pattern = mpx.new_pattern_subscription("b*", *recorder.callbacks)
+    pattern.close()
+    await mpx.aclose()
+    for closable in (channels, pattern, mpx, channels, mpx):
+        closable.close()
+    await mpx.aclose()
+    assert not redis.clients()
+    with pytest.raises(SubscriptionIsClosed):
+        channels.add("b")
+    with pytest.raises(SubscriptionIsClosed):
+        mpx.new_channel_subscription(print)
+
+
+async def test_synchronous_close(redis, mpx):
+    """Redis hears of close() without another turn of the event loop."""
+    async with mpx.subscribe("a"):
+        mpx.close()
+        while redis.clients():
+            pass
+    with pytest.raises(SubscriptionIsClosed):
+        await mpx.publish("a", "b")
+
+
+async def test_names_are_text_or_bytes(mpx):
+    """A name as text and the same as UTF-8 are one."""
+    async with mpx.subscribe("é") as sub:
+        await mpx.publish("é".encode(), b"\xff")
+        assert await guarded(anext(sub)) == Message("é".encode(), b"\xff")
+
+
+async def test_on_message_is_needed(mpx):
+    """A subscription without on_message is a mistake."""
+    with pytest.raises(TypeError, match="on_message"):
+        mpx.new_channel_subscription(None)
+
+
+# Callbacks
+
+
+@pytest.mark.parametrize("error", [ValueError, asyncio.CancelledError])
+@pytest.mark.parametrize("kind", ["plain", "async"])
+async def test_callback_that_raises(mpx, recorder, caplog, error, kind):
+    """What a callback raises is logged, and the next message comes."""
+
+    def plain(channel, data):
+        recorder.message(channel, data)
+        raise error
+
+    async def coroutine(channel, data):
+        plain(channel, data)
+
+    callback = plain if kind == "plain" else coroutine
+    mpx.new_channel_subscription(callback).add("a")
+    async with mpx.subscribe("a"):
+        await mpx.publish("a", "1")
+        await mpx.publish("a", "2")
+        assert await recorder.take(2) == [(b"a", b"1"), (b"a", b"2")]
+    assert "A callback of <ChannelSubscription" in caplog.text
+
+
+async def test_callback_that_cancels_its_task(mpx, recorder):
+    """A callback that cancels the task it runs in loses that message only."""
+
+    async def callback(channel, data):
+        recorder.message(channel, data)
+        asyncio.current_task().cancel()
+        await asyncio.Event().wait()
+
+    mpx.new_channel_subscription(callback).add("a")
+    async with mpx.subscribe("a"):
+        await mpx.publish("a", "1")
+        await mpx.publish("a", "2")
+        assert await recorder.take(2) == [(b"a", b"1"), (b"a", b"2")]
+
+
+async def test_callback_that_hangs(redis, mpx, recorder):
+    """A callback that hangs delays nobody else, nor the way back from a loss."""
+
+    async def hang(channel, data):
+        recorder.message(channel, data)
+        await asyncio.Event().wait()
+
+    mpx.new_channel_subscription(hang).add("a")
+    async with mpx.subscribe("a", "b") as sub:
+        await mpx.publish("a", "1")
+        assert await recorder.next() == (b"a", b"1")
+        redis.kill_subscribers()
+        while not isinstance(await guarded(sub.get()), Gap):
+            pass
+        assert isinstance(await guarded(sub.get()), Activation)
+
+
+async def test_awaitable_from_plain_callable(mpx, recorder):
+    """A lambda that returns a coroutine is awaited like a coroutine function."""
+
+    async def note(data):
+        recorder.message("noted", data)
+
+    mpx.new_channel_subscription(lambda channel, data: note(data)).add("a")
+    async with mpx.subscribe("a"):
+        await mpx.publish("a", "1")
+        assert await recorder.next() == ("noted", b"1")
+
+
+async def test_callback_awaits_the_same_multiplexer(mpx, recorder):
+    """A callback may wait for a message of the same Multiplexer."""
+    promises = mpx.new_promise_subscription("reply-")
+    await guarded(promises.wait_for_activation())
+
+    async def ask(channel, data):
+        promise = promises.new_promise("1", 5)
+        await mpx.publish("reply-1", "yes")
+        recorder.message(channel, await promise)
+
+    mpx.new_channel_subscription(ask).add("a")
+    async with mpx.subscribe("a"):
+        await mpx.publish("a", "?")
+        assert await recorder.next() == (b"a", b"yes")
+
+
+async def test_removal_during_dispatch(mpx, recorder):
+    """A listener that another removes has nothing more; others miss nothing."""
+    subscriptions = []
+
+    def remove_next(channel, data):
+        recorder.message("first", data)
+        subscriptions[1].remove("a")
+
+    for callback in (remove_next, recorder.message, recorder.message):
+        subscriptions.append(mpx.new_channel_subscription(callback))
+        subscriptions[-1].add("a")
+    async with mpx.subscribe("a"):
+        await mpx.publish("a", "1")
+        await mpx.publish("a", "2")
+        got = await recorder.take(4)
+    expected = [("first", b"1"), (b"a", b"1"), ("first", b"2"), (b"a", b"2")]
+    assert sorted(got, key=str) == sorted(expected, key=str)
+    assert recorder.events.empty()
+
+
+async def test_removal_in_the_middle_of_a_run(mpx, recorder):
+    """A callback that removes its own channel isn't called for it again."""
+
+    def once(channel, data):
+        recorder.message(channel, data)
+        subscription.remove("a")
+
+    subscription = mpx.new_channel_subscription(once)
+    subscription.add("a", "b")
+    async with mpx.subscribe("a", "b"):
+        await asyncio.gather(*(mpx.publish("a", str(n)) for n in range(5)))
+        await mpx.publish("b", "end")
+        assert await recorder.take(1) == [(b"a", b"0")]
+
+
+async def test_close_cancels_the_running_callback(mpx, recorder):
+    """Closing a subscription cancels the callback that it is in."""
+
+    async def hang(channel, data):
+        try:
+            recorder.message(channel, data)
+            await asyncio.Event().wait()
+        finally:
+            recorder.message("cancelled", data)
+
+    subscription = mpx.new_channel_subscription(hang)
+    subscription.add("a")
+    async with mpx.subscribe("a"):
+        await mpx.publish("a", "1")
+        await recorder.next()
+        subscription.close()
+        assert await recorder.next() == ("cancelled", b"1")
+
+
+# Order and gaps
+
+
+async def test_one_order_for_channels_and_patterns(mpx):
+    """Messages of all names of a subscription come in the order of Redis."""
+    async with mpx.subscribe("a", "b", patterns=["c*"]) as sub:
+        names = ["a", "b", "c1", "a", "a", "c2", "b"]
+        await asyncio.gather(*(mpx.publish(n, str(i)) for i, n in enumerate(names)))
+        got = [await guarded(anext(sub)) for _ in names]
+    assert [m.channel.decode() for m in got] == names
+    assert [m.data for m in got] == [b"%d" % n for n in range(len(names))]
+
+
+async def test_channel_and_pattern_that_overlap(mpx):
+    """A message that a channel and a pattern match comes once by each."""
+    async with mpx.subscribe("a", patterns=["a*"]) as sub, mpx.subscribe("a") as other:
+        await mpx.publish("a", "1")
+        got = {await guarded(anext(sub)) for _ in range(2)}
+        assert got == {Message(b"a", b"1"), Message(b"a", b"1", b"a*")}
+        await mpx.publish("a", "2")
+        assert [m.data for m in [await anext(other), await anext(other)]] == [
+            b"1",
+            b"2",
+        ]
+
+
+@pytest.mark.parametrize(
+    ("overflow", "expected"),
+    [
+        ("drop_oldest", [Gap(dropped=7), b"7", b"8", b"9"]),
+        ("drop_newest", [b"0", b"1", b"2", Gap(dropped=7)]),
+    ],
+)
+async def test_overflow(mpx, overflow, expected):
+    """What is dropped for want of room is told in its place, as one gap."""
+    limit = {"inbox_limit": 750, "overflow": overflow}
+    async with mpx.subscribe("a", **limit) as sub:
+        assert await sub.get() == Activation(b"a")
+        for number in range(10):
+            await mpx.publish("a", str(number))
+        got = [await guarded(sub.get()) for _ in expected]
+        assert [getattr(event, "data", event) for event in got] == expected
+        assert sub.dropped == 7
+
+
+async def test_overflow_of_one_run(mpx):
+    """Messages that arrive together are cut where those that arrive singly are."""
+    async with mpx.subscribe("a", inbox_limit=750) as sub:
+        assert await sub.get() == Activation(b"a")
+        await asyncio.gather(*(mpx.publish("a", str(n)) for n in range(10)))
+        got = [await guarded(sub.get()) for _ in range(4)]
+        assert got[0] == Gap(dropped=7)
+        assert [message.data for message in got[1:]] == [b"7", b"8", b"9"]
+
+
+async def test_large_message(mpx):
+    """A message larger than the limit is taken while nothing else waits."""
+    async with mpx.subscribe("a", inbox_limit=10) as sub:
+        await mpx.publish("a", "x" * 100_000)
+        assert len((await guarded(anext(sub))).data) == 100_000
+
+
+async def test_slow_callback_is_bounded(mpx, recorder):
+    """A callback that doesn't keep up loses messages, and is told how many."""
+    go_on = asyncio.Event()
+
+    async def slow(channel, data):
+        recorder.message(channel, data)
+        await go_on.wait()
+
+    one = mpx.new_channel_subscription(slow, on_gap=recorder.gap, inbox_limit=500)
+    one.add("a")
+    async with mpx.subscribe("a"):
+        for number in range(10):
+            await mpx.publish("a", str(number))
+        assert await recorder.next() == (b"a", b"0")
+        go_on.set()
+        expected = [("gap", 7), (b"a", b"8"), (b"a", b"9")]
+        assert await recorder.take(3) == expected
+
+
+async def test_gap_and_return_in_order(redis, mpx):
+    """Messages, gap, activation, messages: an iterator has them in their order."""
+    async with mpx.subscribe("a") as sub:
+        await mpx.publish("a", "1")
+        redis.kill_subscribers()
+        got = [await guarded(sub.get()) for _ in range(4)]
+        await mpx.publish("a", "2")
+        got.append(await guarded(sub.get()))
+    kinds = [type(event) for event in got]
+    assert kinds == [Activation, Message, Gap, Activation, Message]
+    assert isinstance(got[2].error, ConnectionError)
+
+
+# The modern API
+
+
+async def test_publish_right_after_entering(redis):
+    """What is published right after entering comes, also from another connection."""
+    async with Multiplexer(redis.url) as mpx:
+        for number in range(20):
+            async with mpx.subscribe(f"c{number}", patterns=[f"p{number}*"]) as sub:
+                assert redis.call("PUBLISH", f"c{number}", "1") == 1
+                assert redis.call("PUBLISH", f"p{number}x", "2") == 1
+                assert (await guarded(anext(sub))).data == b"1"
+                assert (await guarded(anext(sub))).data == b"2"
+            assert redis.subscribers(f"c{number}") == 0
+
+
+async def test_iteration_ends(mpx):
+    """Closing a subscription ends its iteration; so does closing the Multiplexer."""
+    async with mpx.subscribe("a") as first, mpx.subscribe("a") as second:
+        first.close()
+        assert [message async for message in first] == []
+        reader = asyncio.ensure_future(anext(second))
+        await mpx.publish("b", "")
+        mpx.close()
+        with pytest.raises(StopAsyncIteration):
+            await guarded(reader)
+        with pytest.raises(SubscriptionIsClosed):
+            await second.get()
+
+
+async def test_canceled_reader_loses_nothing(mpx):
+    """A reader that is cancelled while it waits leaves the next message."""
+    async with mpx.subscribe("a") as sub:
+        await guarded(sub.get())
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(sub.get(), 0.01)
+        await mpx.publish("a", "1")
+        assert (await guarded(anext(sub))).data == b"1"
+
+
+async def test_add_and_remove(redis, mpx):
+    """Names are added to and removed from an open subscription, as Redis sees, too."""
+    async with mpx.subscribe("a") as sub:
+        await sub.add("b", patterns=["p*"])
+        assert redis.subscribers("b") == 1
+        await sub.remove("a", "b", "never", patterns=["p*"])
+        assert redis.subscribers("a") == redis.subscribers("b") == 0
+        assert redis.call("PUBSUB", "NUMPAT") == 0
+
+
+async def test_canceled_entering_leaves_nothing(redis, mpx):
+    """Canceling the entering of a subscription leaves no name behind."""
+    entering = asyncio.ensure_future(mpx.subscribe("a").__aenter__())
+    await asyncio.sleep(0)  # It has joined, and waits for Redis.
+    entering.cancel()
+    await asyncio.wait([entering])
+    async with mpx.subscribe("settled"):
+        assert redis.subscribers("a") == 0
+
+
+async def test_publish_counts(mpx):
+    """publish() returns how many connections a message reached."""
+    assert await mpx.publish("a", "1") == 0
+    async with mpx.subscribe("a"), mpx.subscribe("a"):
+        assert await mpx.publish("a", "1") == 1
+
+
+# Promises
+
+
+async def test_request(mpx):
+    """A request brings the answer to its own question."""
+
+    async def answer(channel, question):
+        reply_to, _, text = question.partition(b" ")
+        await mpx.publish(reply_to, text.upper())
+
+    mpx.new_channel_subscription(answer).add("service")
+    promises = mpx.new_promise_subscription("answer[1]*-")
+    async with mpx.subscribe("service"):
+        answers = [promises.request("service", text) for text in ("a", "b", "c")]
+        assert await guarded(asyncio.gather(*answers)) == [b"A", b"B", b"C"]
+        framed = promises.request("service", lambda name: name + b" framed")
+        assert await guarded(framed) == b"FRAMED"
+
+
+async def test_promise_before_activation(mpx):
+    """A promise can't be made before its subscription is active."""
+    promises = mpx.new_promise_subscription("p-")
+    with pytest.raises(InactiveSubscription):
+        promises.new_promise("1", 1)
+    promise = await guarded(promises.wait_for_new_promise("1", 10))
+    await mpx.publish("p-1", "x")
+    assert await guarded(promise) == b"x"
+
+
+async def test_promises_of_the_same_suffix(mpx):
+    """One message keeps all promises for its channel."""
+    promises = mpx.new_promise_subscription("p-")
+    again = mpx.new_promise_subscription("p-")
+    first, second = [await guarded(promises.wait_for_new_promise("1", 5)) for _ in "12"]
+    third = await guarded(again.wait_for_new_promise("1", 5))
+    await mpx.publish("p-1", "x")
+    assert await guarded(asyncio.gather(first, second, third)) == [b"x"] * 3
+
+
+async def test_promise_times_out_from_creation(mpx):
+    """A promise's time runs whether or not anybody awaits it."""
+    promises = mpx.new_promise_subscription("p-")
+    promise = await guarded(promises.wait_for_new_promise("1", 0.01))
+    done = asyncio.Event()
+    promise.add_done_callback(lambda _: done.set())
+    await guarded(done.wait())
+    with pytest.raises(asyncio.TimeoutError):
+        await promise
+
+
+async def test_promise_is_cancelled(mpx):
+    """A cancelled promise leaves the others."""
+    promises = mpx.new_promise_subscription("p-")
+    first = await guarded(promises.wait_for_new_promise("1", 5))
+    second = promises.new_promise("1", 5)
+    assert first.cancel()
+    await mpx.publish("p-1", "x")
+    assert await guarded(second) == b"x"
+
+
+async def test_promise_is_lost_with_the_link(redis, mpx):
+    """All promises fail when the link drops, and new ones can be made after."""
+    promises = mpx.new_promise_subscription("p-")
+    lost = [await guarded(promises.wait_for_new_promise(n, 5)) for n in "123"]
+    redis.kill_subscribers()
+    for promise in lost:
+        with pytest.raises(PromiseLost):
+            await guarded(promise)
+    promise = await guarded(promises.wait_for_new_promise("4", 5))
+    await mpx.publish("p-4", "x")
+    assert await guarded(promise) == b"x"
+
+
+async def test_close_fails_promises_and_waiters(mpx):
+    """Closing a promise subscription tells who awaits a promise or an activation."""
+    promises = mpx.new_promise_subscription("p-")
+    waiter = asyncio.ensure_future(promises.wait_for_activation())
+    await asyncio.sleep(0)  # It waits now.
+    promises.close()
+    with pytest.raises(SubscriptionIsClosed):
+        await guarded(waiter)
+    again = mpx.new_promise_subscription("p-")
+    promise = await guarded(again.wait_for_new_promise("1", None))
+    again.close()
+    with pytest.raises(SubscriptionIsClosed):
+        await promise
+    with pytest.raises(SubscriptionIsClosed):
+        again.new_promise("1", 1)
+
+
+async def test_clear_fails_promises(mpx):
+    """clear() fails what is outstanding, with a typed error."""
+    promises = mpx.new_promise_subscription("p-")
+    promise = await guarded(promises.wait_for_new_promise("1", None))
+    promises.clear()
+    with pytest.raises(PromiseLost, match="cleared"):
+        await promise
+
+
+# Names
+
+
+async def test_add_remove_add(redis, mpx, recorder):
+    """However often a name is added and removed in one turn, the last word holds."""
+    one = mpx.new_channel_subscription(*recorder.callbacks)
+    for number in range(50):
+        name = f"c{number}"
+        one.add(name)
+        one.remove(name)
+        one.add(name)
+        if number % 2:
+            one.remove(name)
+    async with mpx.subscribe("settled"):
+        counts = [redis.subscribers(f"c{number}") for number in range(50)]
+    assert counts == [1, 0] * 25
+
+
+async def test_add_and_remove_in_flight(redis, mpx, recorder):
+    """A name is active when the last of its commands is answered, not the first."""
+    one = mpx.new_channel_subscription(*recorder.callbacks)
+    for _ in range(5):
+        one.add("a")
+        await asyncio.sleep(0)  # The command leaves; its answer is still to come.
+        one.remove("a")
+        await asyncio.sleep(0)
+    one.add("a")
+    assert await recorder.next() == ("active", b"a")
+    assert redis.subscribers("a") == 1
+    assert recorder.events.empty()
+
+
+async def test_remove_while_down(redis, mpx, recorder):
+    """A name that was removed while there was no link isn't subscribed again."""
+    one = mpx.new_channel_subscription(*recorder.callbacks)
+    one.add("a", "b")
+    assert await recorder.take(2) == [("active", b"a"), ("active", b"b")]
+    redis.kill_subscribers()
+    assert (await recorder.next())[0] == "disconnect"
+    one.remove("a")
+    assert await recorder.next() == ("active", b"b")
+    assert redis.subscribers("a") == 0
+
+
+# Where it is at home
+
+
+def test_another_event_loop(redis):
+    """A Multiplexer that is at home in one event loop is refused in another."""
+    mpx = Multiplexer(redis.url)
+    asyncio.run(mpx.connect())
+    mpx = Multiplexer(redis.url)
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(mpx.connect())
+    with pytest.raises(RuntimeError, match="another event loop"):
+        asyncio.run(mpx.connect())
+    loop.run_until_complete(mpx.aclose())
+    loop.close()
+
+
+def test_event_loop_that_ends(redis):
+    """asyncio.run() that leaves a Multiplexer open leaves no connection."""
+
+    async def leave_open():
+        mpx = Multiplexer(redis.url)
+        mpx.new_channel_subscription(print).add("a")
+        await mpx.connect()
+
+    asyncio.run(leave_open())
+    gc.collect()
+    while redis.clients():
+        pass
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+async def test_fork(redis, mpx):
+    """A forked child is refused, and its close() leaves the parent's link."""
+    async with mpx.subscribe("a") as sub:
+        with warnings.catch_warnings():
+            # Other tests' threads: the child uses none.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+        if not child:
+            try:
+                mpx._start()
+            except RuntimeError:
+                mpx.close()
+                os._exit(0)
+            os._exit(1)
+        _, status = await asyncio.to_thread(os.waitpid, child, 0)
+        assert status == 0
+        await mpx.publish("a", "still here")
+        assert (await guarded(anext(sub))).data == b"still here"
+
+
+# Addresses
+
+
+async def test_addresses(redis):
+    """A server is named by URL, host and port, path of a socket, or a client."""
+    client = aioredis.Redis(port=redis.port, client_name="like-me")
+    for location in (
+        redis.url,
+        f"{redis.url}/3?client_name=me",
+        ("127.0.0.1", redis.port),
+        redis.socket_path,
+        f"unix://{redis.socket_path}",
+        client,
+    ):
+        async with Multiplexer(location) as mpx:
+            assert await mpx.publish("a", "1") == 0
+    await client.aclose()
+
+
+async def test_client_name_and_database(redis):
+    """The connection is known by the client name, and in the database, asked for."""
+    mpx = Multiplexer(redis.url, db=3, client_name="mine")
+    async with mpx, mpx.subscribe("a"):
+        (line,) = redis.clients()
+    assert " name=mine " in line
+    assert " db=3 " in line
+
+
+async def test_one_connection(redis, mpx):
+    """Any number of subscriptions is one connection."""
+    many = [mpx.new_channel_subscription(print) for _ in range(500)]
+    for number, one in enumerate(many):
+        one.add(f"c{number}")
+    async with mpx.subscribe("c499", patterns=["x*"]):
+        assert len(redis.clients()) == 1
+
+
+async def test_resp2():
+    """A server without HELLO has the older protocol, and publish() works."""
+    options = ("--rename-command", "HELLO", "", "--requirepass", "pw")
+    with server(*options) as old:
+        async with Multiplexer(old.url, password="pw", client_name="me") as mpx:
+            async with mpx.subscribe("a") as sub:
+                assert await mpx.publish("a", "1") == 1
+                assert (await guarded(anext(sub))).data == b"1"
+            assert mpx._connection.version == 2
+
+
+# Refusals
+
+
+@pytest.fixture
+def limited(redis):
+    """
+    Return a URL of a user who may have all channels that start with ok.
+    """
+    redis.call("ACL", "SETUSER", "limited", "reset", "on", ">pw", "+@all", "&ok*")
+    return f"redis://limited:pw@127.0.0.1:{redis.port}"
+
+
+async def test_refused_name_among_500(redis, limited, recorder, caplog):
+    """Of 500 names one is refused: who asked is told, and 499 are active."""
+    async with Multiplexer(limited) as mpx:
+        one = mpx.new_channel_subscription(*recorder.callbacks)
+        one.add(*(f"ok{number}" for number in range(499)))
+        with pytest.raises(NameRefused, match="bad") as caught:
+            async with mpx.subscribe("bad"):
+                pass
+        assert caught.value.name == b"bad"
+        active = {name for _, name in await recorder.take(499)}
+        assert len(active) == 499
+        assert mpx.connections == 1
+        assert recorder.events.empty()
+        redis.kill_subscribers()
+        assert (await recorder.next())[0] == "disconnect"
+        await recorder.take(499)
+
+
+async def test_refused_callback_subscription(redis, limited, recorder, caplog):
+    """A callback subscription's refusal is logged, and nothing else suffers."""
+    async with Multiplexer(limited) as mpx:
+        one = mpx.new_channel_subscription(*recorder.callbacks)
+        one.add("ok1", "bad", "ok2")
+        names = {name for _, name in await recorder.take(2)}
+        assert names == {b"ok1", b"ok2"}
+        async with mpx.subscribe("ok3"):
+            assert "Redis refuses b'bad'" in caplog.text
+        assert mpx.connections == 1
+
+
+async def test_permission_revoked(redis, limited):
+    """A name that is taken away is told to its reader; the others come back."""
+    mpx = Multiplexer(limited)
+    async with mpx, mpx.subscribe("ok1") as one, mpx.subscribe("ok2") as two:
+        redis.call("ACL", "SETUSER", "limited", "resetchannels", "&ok2")
+        with pytest.raises(NameRefused, match="ok1"):
+            await guarded(anext(one))
+        got = [await guarded(two.get()) for _ in range(3)]
+        assert [type(event) for event in got] == [Activation, Gap, Activation]
+        assert redis.call("PUBLISH", "ok2", "x") == 1
+
+
+async def test_refused_name_is_asked_for_again(redis, limited):
+    """A refused name is active when Redis lets us and it is added again."""
+    async with Multiplexer(limited) as mpx, mpx.subscribe("ok") as sub:
+        with pytest.raises(NameRefused):
+            await sub.add("bad")
+        redis.call("ACL", "SETUSER", "limited", "&bad")
+        redis.kill_subscribers()
+        await guarded(sub.add("bad"))
+        assert redis.subscribers("bad") == 1
+
+
+# Logins
+
+
+async def test_wrong_password(redis):
+    """A wrong password is raised to who waits, and logged."""
+    with pytest.raises(RedisUnavailable, match="WRONGPASS"):
+        async with Multiplexer(redis.url, username="who", password="wrong"):
+            pass
+
+
+async def test_nobody_there(caplog):
+    """A server that isn't there is raised to who waits, and logged."""
+    mpx = Multiplexer("redis://127.0.0.1:1")
+    with pytest.raises(RedisUnavailable):
+        await guarded(mpx.subscribe("a").__aenter__())
+    assert "can't connect" in caplog.text
+    promises = mpx.new_promise_subscription("p")
+    with pytest.raises(RedisUnavailable):
+        await guarded(promises.wait_for_activation())
+    await mpx.aclose()
+
+
+async def test_wrong_password_then_right(redis):
+    """It goes on trying, with the credentials that the provider gives then."""
+    redis.call("ACL", "SETUSER", "user", "reset", "on", ">new", "+@all", "&*")
+    passwords = iter(["old", "old"])
+
+    class Provider(CredentialProvider):
+        def get_credentials(self):
+            return "user", next(passwords, "new")
+
+    mpx = Multiplexer(redis.url, credential_provider=Provider())
+    with pytest.raises(RedisUnavailable):
+        await guarded(mpx.connect())
+    await guarded(mpx.connected_event.wait())
+    assert await mpx.publish("a", "1") == 0
+    await mpx.aclose()
