@@ -322,7 +322,7 @@ class AsyncJsonWebsocketDemultiplexer(MultiplexedWebsocket):
     async def websocket_close(self, message: Message, stream_name: str) -> None:
         """
         Note that a stream has ended. Tell a v1 client; close the socket of a bare
-        one if no stream is left that accepts, or refuse it if all have refused.
+        one if no stream is left, or refuse it if all have refused.
 
         It is called once a stream, also when the application returned, or raised
         (then the code is 1011).
@@ -334,9 +334,8 @@ class AsyncJsonWebsocketDemultiplexer(MultiplexedWebsocket):
             reason = message.get("reason") or ""
             await self._tell(control.Closed(stream_name, code, reason))
         elif self._accept_sent:
-            # connect() may have accepted: then a refusal leaves those undecided.
-            is_last = not self.applications_accepting_frames
-            if is_last and (accepted or not self._streams):
+            # Those that have not decided yet may accept.
+            if not self._streams:
                 await self.close(message.get("code"), message.get("reason"))
         elif not self._streams or self.accept_when == "all":
             if self._error is not None:

@@ -421,10 +421,28 @@ async def test_ends_its_own_stream(application):
 )
 async def test_last_stream_ends(application, payload, code):
     """The socket is closed with the last stream, with a code Daphne allows."""
-    client = await connect(ends=application, never=NeverAccepts, refuses=Refuses)
+    client = await connect(ends=application)
     await send(client, "ends", payload)
     message = await client.receive_output()
     assert (message["type"], message.get("code", 1000)) == ("websocket.close", code)
+    await client.disconnect()
+
+
+@pytest.mark.parametrize("application", [Closes, Raises, Returns])
+async def test_one_that_has_not_decided_is_left(application):
+    """An application that ends before another has decided leaves it its socket."""
+    late = asyncio.Event()
+
+    class Late(Echo):
+        async def connect(self):
+            await late.wait()
+            await self.accept()
+
+    client = await connect(ends=application, late=Late)
+    await send(client, "ends", 4001)
+    assert await client.receive_nothing()
+    late.set()
+    assert await is_alive(client, "late")
     await client.disconnect()
 
 
