@@ -16,7 +16,7 @@ from channels.consumer import AsyncConsumer, get_handler_name
 from . import control, dialects, envelope
 from .exceptions import InvalidFrame, excerpt
 from .stream import Application, Message
-from .websocket import MultiplexedWebsocket, fresh
+from .websocket import NO_ROUTE, MultiplexedWebsocket, fresh
 
 __all__ = ["AsyncJsonWebsocketDemultiplexer"]
 
@@ -420,7 +420,7 @@ class AsyncJsonWebsocketDemultiplexer(MultiplexedWebsocket):
         if self._count_running() >= self.max_streams:
             closed = control.Closed(frame.stream, 4429, "too many streams")
         elif name is None:
-            closed = control.Closed(frame.stream, 4404, "no application for this path")
+            closed = control.Closed(frame.stream, **NO_ROUTE)
         else:
             scope = {**self._scope(), **url, "subprotocols": frame.subprotocols}
             scope.pop("path_remaining", None)

@@ -23,9 +23,12 @@ from .envelope import SUBPROTOCOL, Envelope
 from .exceptions import InboxFull, InvalidFrame
 from .stream import Application, Message, Stream, StreamState
 
-__all__ = ["MultiplexedWebsocket", "fresh"]
+__all__ = ["NO_ROUTE", "MultiplexedWebsocket", "fresh"]
 
 logger = logging.getLogger(__name__)
+
+# What a stream ends with whose path leads nowhere.
+NO_ROUTE: dict[str, Any] = {"code": 4404, "reason": "no application for this path"}
 
 
 class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
@@ -286,7 +289,10 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
         """Run the application of a stream, and see to it that its end is known."""
         send = functools.partial(self._from_application, stream)
         error = await stream.run(application, scope, send)
-        if isinstance(error, asyncio.CancelledError):
+        unrouted = _is_unrouted(error)
+        if unrouted:
+            logger.info("Stream %a has no route for its path", stream.name)
+        elif isinstance(error, asyncio.CancelledError):
             logger.warning("The application of stream %a was cancelled", stream.name)
         elif error is not None:
             logger.error(
@@ -295,7 +301,9 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
         if stream.is_live:
             self._retire(stream)
             stream.farewell = {"type": "websocket.close"}
-            if error is not None:
+            if unrouted:
+                stream.farewell |= NO_ROUTE
+            elif error is not None:
                 self._error = self._error or error
                 stream.farewell["code"] = 1011
         stream.end()
@@ -426,6 +434,12 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
         else:
             frame["bytes"] = stream.wrapper.binary(message["bytes"])
         await self._send(frame)
+
+
+def _is_unrouted(error: BaseException | None) -> bool:
+    """Tell if an application is a URLRouter that knows no such path."""
+    # Channels has no exception of its own for it.
+    return isinstance(error, ValueError) and str(error).startswith("No route found for")
 
 
 def _checked(message: Message) -> Message:

@@ -17,6 +17,7 @@ from channels.generic.websocket import (
     AsyncWebsocketConsumer,
 )
 from channels.layers import get_channel_layer
+from channels.routing import URLRouter
 from channels.testing import WebsocketCommunicator
 
 from channelsmultiplexer import AsyncJsonWebsocketDemultiplexer
@@ -344,6 +345,13 @@ async def test_accept_when_all_and_one_refuses():
 
     client = WebsocketCommunicator(All.as_asgi(a=Echo, b=Refuses, c=NeverAccepts), "/")
     assert await client.connect() == (False, 4403)
+    await client.disconnect()
+
+
+async def test_no_route_refuses():
+    """An application that is a URLRouter without such a path refuses its stream."""
+    client = WebsocketCommunicator(Demultiplexer.as_asgi(rooms=URLRouter([])), "/ws/")
+    assert await client.connect() == (False, 4404)
     await client.disconnect()
 
 

@@ -299,12 +299,13 @@ async def test_url_router_around():
         puppet.finish()
 
 
-async def test_url_router_without_route():
-    """A path that a URLRouter doesn't know ends its stream with 1011."""
+async def test_url_router_without_route(caplog):
+    """A path that a URLRouter doesn't know is refused with 4404, and is no error."""
     async with connect({"rooms": URLRouter([])}) as client:
         with pytest.raises(Refused) as caught:
             await client.open("rooms/42/")
-        assert caught.value.code == 1011
+        assert caught.value.code == 4404
+    assert not caplog.records
 
 
 class Rendering(AsyncWebsocketConsumer):
