@@ -105,6 +105,23 @@ test("a url function that rejects is called again later", async (t) => {
   mux.close();
 });
 
+test("a url function that never answers is called again, and no more listened to", async (t) => {
+  const timers = clock(t);
+  const answers = [];
+  const url = () => new Promise((resolve) => answers.push(resolve));
+  const { mux, network } = multiplex({ url });
+  const reconnecting = event(mux, "reconnecting");
+  mux.open("a");
+  timers.tick(30000);
+  assert.equal((await reconnecting).reason, "no answer");
+  answers[0]("ws://host/late");
+  timers.tick(1000);
+  answers[1]("ws://host/");
+  await network.accept();
+  assert.deepEqual(network.sockets.map((socket) => socket.url), ["ws://host/"]);
+  mux.close();
+});
+
 test("a url function that answers after close() makes no socket", async () => {
   let answer;
   const { mux, network } = multiplex({ url: () => new Promise((resolve) => (answer = resolve)) });

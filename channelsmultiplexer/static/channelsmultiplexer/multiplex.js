@@ -513,6 +513,7 @@ export class Multiplex extends Endpoint {
     const attempt = (this.#attempt = {});
     this.#rest();
     this.readyState = CONNECTING;
+    this.#watch(HANDSHAKE, () => this.#drop("no answer"));
     let socket;
     try {
       const url = new URL(await evaluate(this.#url), globalThis.location?.href);
@@ -535,7 +536,6 @@ export class Multiplex extends Endpoint {
     on("close", (event) => this.#lost(event));
     socket.binaryType = "arraybuffer";
     this.socket = socket;
-    this.#watch(HANDSHAKE, () => this.#drop("no answer"));
   }
 
   #opened() {
@@ -637,13 +637,13 @@ export class Multiplex extends Endpoint {
   #drop(reason) {
     const { socket } = this;
     this.#lost({ code: 1006, reason, wasClean: false });
-    socket.close();
+    socket?.close();
   }
 
   #lost({ code, reason, wasClean }) {
     const event = { code, reason, wasClean };
     this.#rest();
-    this.socket = null;
+    this.socket = this.#attempt = null;
     // In this order: the page's shouldReconnect may close streams, or us.
     if (!this._shouldReconnect(event) || !this.streams.size) return this.#end(event);
     this.readyState = CONNECTING;
