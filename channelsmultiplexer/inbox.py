@@ -128,9 +128,13 @@ class Inbox(Generic[T]):
         Return the oldest item, once there is one.
 
         Canceling :meth:`get` loses nothing.
+
+        Raises:
+            RuntimeError: If another task waits in it.
         """
         while self._held or not self._items:
-            assert self._getter is None or self._getter.done(), "one reader at a time"
+            if self._getter is not None and not self._getter.done():
+                raise RuntimeError("another task is reading this already")
             self._getter = asyncio.get_running_loop().create_future()
             await self._getter
         return self._take()
