@@ -9,6 +9,7 @@ import inspect
 import pytest
 
 import redis_server
+from puppets import Puppets
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -52,3 +53,11 @@ def redis(redis_process):
     redis_process.call(
         "ACL", "SETUSER", "default", "reset", "on", "nopass", "+@all", "~*", "&*"
     )
+
+
+@pytest.fixture
+def puppets():
+    """
+    Return applications for the test to drive.
+    """
+    return Puppets()

@@ -14,7 +14,6 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 
 from channelsmultiplexer.testing import Ended, MultiplexCommunicator, Refused
 from guard import soon
-from puppets import Puppets
 from v1_client import demultiplexer, nothing_left
 
 variable = contextvars.ContextVar("variable", default="unset")
@@ -71,12 +70,6 @@ CLOSE = {"type": "websocket.close", "code": 4400, "reason": "enough"}
 async def _nothing_left():
     with nothing_left():
         yield
-
-
-@pytest.fixture
-def puppets():
-    """Applications for the test to drive."""
-    return Puppets()
 
 
 @pytest.fixture

@@ -31,12 +31,6 @@ async def _nothing_left():
 
 
 @pytest.fixture
-def puppets():
-    """Applications for the test to drive."""
-    return Puppets()
-
-
-@pytest.fixture
 async def client(puppets):
     """A client that can open puppets under ``p`` and an echo under ``echo``."""
     async with connect({"p": puppets, "echo": Text.as_asgi()}) as client:

@@ -16,7 +16,6 @@ from channelsmultiplexer.envelope import SUBPROTOCOL
 from channelsmultiplexer.testing import MultiplexCommunicator, Refused
 from consumers import Text
 from guard import blocked, soon
-from puppets import Puppets
 from v1_client import connect, demultiplexer, nothing_left, open_puppet, processed
 
 
@@ -24,12 +23,6 @@ from v1_client import connect, demultiplexer, nothing_left, open_puppet, process
 async def _nothing_left():
     with nothing_left():
         yield
-
-
-@pytest.fixture
-def puppets():
-    """Applications for the test to drive."""
-    return Puppets()
 
 
 @pytest.fixture
