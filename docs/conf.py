@@ -1,0 +1,47 @@
+"""
+How the documentation is built.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import django
+
+ROOT = Path(__file__).parent.parent
+
+# Some modules have Django models and settings behind them.
+sys.path.insert(0, str(ROOT / "testproject"))
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "demo.settings")
+django.setup()
+
+import channelsmultiplexer  # noqa: E402 (settings first)
+
+project = "channelsmultiplexer"
+author = "The channelsmultiplexer developers"
+copyright = f"2026, {author}"  # noqa: A001 (Sphinx's word)
+release = channelsmultiplexer.__version__
+version = release
+
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_static_path = ["_static"]
+html_title = f"channelsmultiplexer {release}"
+
+# Every reference leads somewhere.
+nitpicky = True
+# These are documented elsewhere, and a build asks no network.
+nitpick_ignore_regex = [
+    ("py:.*", r"(asyncio|collections|typing|ssl|enum|weakref|http)\..*"),
+    ("py:.*", r"(django|channels|asgiref|msgspec|websockets|picows|redis|hiredis)\b.*"),
+]
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_default_options = {"members": True, "show-inheritance": True}
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
