@@ -113,6 +113,9 @@ IMPORTS = {
     "envelope": ({"control", "exceptions"}, {"msgspec"}),
     "exceptions": (set(), set()),
     "inbox": ({"exceptions"}, set()),
+    "management.__init__": (set(), set()),
+    "management.commands.__init__": (set(), set()),
+    "management.commands.multiplexer_streams": ({"routes"}, {"django"}),
     "pubsub.__init__": (
         {
             "consumer",
@@ -147,6 +150,7 @@ IMPORTS = {
     "pubsub.promises": ({"exceptions", "listening", "registry"}, set()),
     "pubsub.registry": ({"exceptions"}, set()),
     "pubsub.subscriptions": ({"exceptions", "listening", "registry"}, set()),
+    "routes": ({"demultiplexer"}, {"channels"}),
     "templatetags.__init__": (set(), set()),
     "templatetags.channelsmultiplexer": (set(), {"django"}),
     "stream": ({"envelope", "exceptions", "inbox"}, set()),
