@@ -22,8 +22,9 @@ STDLIB = sys.stdlib_module_names
 IMPORTS = {
     "__init__": ({"demultiplexer", "exceptions"}, set()),
     "__main__": ({"client"}, set()),
-    "apps": (set(), {"django"}),
+    "apps": ({"checks"}, {"django"}),
     "backoff": (set(), set()),
+    "checks": ({"demultiplexer", "envelope", "routes"}, {"channels", "django"}),
     "client.__init__": (
         {
             "connection",

@@ -22,6 +22,7 @@ FILES = {
     "__main__.py",
     "apps.py",
     "backoff.py",
+    "checks.py",
     "client/__init__.py",
     "client/channels.py",
     "client/connection.py",
