@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 from channels.auth import AuthMiddlewareStack
@@ -21,6 +22,8 @@ from django.urls import path
 
 from channelsmultiplexer import AsyncJsonWebsocketDemultiplexer, checks
 from consumers import Echo
+
+ROOT = Path(__file__).parent.parent
 
 SETTINGS = """
 import django
@@ -77,6 +80,18 @@ def sole(messages, identifier):
 def test_demo():
     """The demo passes all checks of this package, those of a deployment as well."""
     assert run_checks(tags=[checks.TAG], include_deployment_checks=True) == []
+
+
+def test_demo_deployed(tmp_path):
+    """As the demo is deployed, manage.py check --deploy finds nothing at all."""
+    command = [sys.executable, "testproject/manage.py", "check", "--deploy"]
+    env = {
+        **os.environ,
+        "DEMO_SECRET_KEY": "0123456789" * 5,
+        "DEMO_STATIC_ROOT": str(tmp_path),
+    }
+    output = subprocess.check_output(command, cwd=ROOT, env=env, text=True)
+    assert output == "System check identified no issues (1 silenced).\n"
 
 
 @pytest.mark.parametrize("value", [None, ""])
