@@ -22,8 +22,9 @@ STDLIB = sys.stdlib_module_names
 IMPORTS = {
     "__init__": ({"demultiplexer", "exceptions"}, set()),
     "__main__": ({"client"}, set()),
-    "apps": (set(), {"django"}),
+    "apps": ({"checks"}, {"django"}),
     "backoff": (set(), set()),
+    "checks": ({"demultiplexer", "envelope", "routes"}, {"channels", "django"}),
     "client.__init__": (
         {
             "connection",
@@ -113,6 +114,9 @@ IMPORTS = {
     "envelope": ({"control", "exceptions"}, {"msgspec"}),
     "exceptions": (set(), set()),
     "inbox": ({"exceptions"}, set()),
+    "management.__init__": (set(), set()),
+    "management.commands.__init__": (set(), set()),
+    "management.commands.multiplexer_streams": ({"routes"}, {"django"}),
     "pubsub.__init__": (
         {
             "consumer",
@@ -147,6 +151,7 @@ IMPORTS = {
     "pubsub.promises": ({"exceptions", "listening", "registry"}, set()),
     "pubsub.registry": ({"exceptions"}, set()),
     "pubsub.subscriptions": ({"exceptions", "listening", "registry"}, set()),
+    "routes": ({"demultiplexer"}, {"channels"}),
     "templatetags.__init__": (set(), set()),
     "templatetags.channelsmultiplexer": (set(), {"django"}),
     "stream": ({"envelope", "exceptions", "inbox"}, set()),

@@ -17,6 +17,11 @@ DEMO_ALLOWED_HOSTS
 
 DEMO_SECRET_KEY
     Set it where anybody else can reach the demo.
+
+DEMO_STATIC_ROOT
+    Where ``collectstatic`` puts the static files, for a proxy that serves them and
+    the demo over HTTPS. Set, the demo runs as a site does: without ``DEBUG``, with
+    secure cookies.
 """
 
 import os
@@ -25,8 +30,10 @@ from typing import Any
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
+STATIC_ROOT = os.environ.get("DEMO_STATIC_ROOT")
+
 # A demo is for reading: errors come with their traceback.
-DEBUG = True
+DEBUG = STATIC_ROOT is None
 
 # Public, so no secret. It's a constant because servers with several workers need
 # the same key in each, which a generated one would not be.
@@ -104,3 +111,12 @@ DAPHNE_WEBSOCKET_MAX_MESSAGE_SIZE = 16 * 1024
 USE_TZ = True
 
 STATIC_URL = "static/"
+
+if not DEBUG:
+    # The proxy says how it was asked, and must not pass on what a client says of it.
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    SECURE_SSL_REDIRECT = True
+    SESSION_COOKIE_SECURE = True
+    CSRF_COOKIE_SECURE = True
+    # Strict-Transport-Security outlasts a demo. It's for the host's owner to send.
+    SILENCED_SYSTEM_CHECKS = ["security.W004"]
