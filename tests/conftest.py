@@ -4,6 +4,7 @@ What all tests share.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 
 import pytest
@@ -61,3 +62,26 @@ def puppets():
     Return applications for the test to drive.
     """
     return Puppets()
+
+
+@pytest.fixture
+async def nothing_left():
+    """
+    Fail the test if it leaves a task behind.
+    """
+    before = asyncio.all_tasks()
+    yield
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    if left:
+        await asyncio.wait(left, timeout=1)
+    assert not [task for task in left if not task.done()]
+
+
+@pytest.fixture(params=["websockets", "picows"])
+def transport(request):
+    """
+    Return the name of a transport that is installed.
+    """
+    if request.param == "picows":
+        pytest.importorskip("picows")
+    return request.param

@@ -18,9 +18,21 @@ from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Response
 
-from channelsmultiplexer.client import Multiplex
+from channelsmultiplexer.client import Connection, Multiplex
 
-__all__ = ["PATIENCE", "Feed", "at_once", "never", "subscribe", "unsubscribe", "within"]
+__all__ = [
+    "PATIENCE",
+    "Feed",
+    "assert_conserved",
+    "at_once",
+    "confirms",
+    "connection",
+    "never",
+    "next_event",
+    "subscribe",
+    "unsubscribe",
+    "within",
+]
 
 # Seconds after which a test has failed; nothing takes that long.
 PATIENCE = 5
@@ -60,6 +72,38 @@ async def within(awaitable):
     Return the result, or fail the test.
     """
     return await asyncio.wait_for(awaitable, PATIENCE)
+
+
+async def next_event(events, name):
+    """
+    Return the next event of that name.
+    """
+    async for event in events:
+        if event.name == name:
+            return event
+    raise AssertionError(f"ended without {name}")
+
+
+def connection(feed, **options):
+    """
+    Return a connection to a feed, not opened yet.
+    """
+    return Connection(feed.url, **{"delays": at_once, **options})
+
+
+def assert_conserved(stats):
+    """
+    Fail the test if a message is nowhere in a multiplex's numbers.
+    """
+    assert stats.received + stats.copied == (
+        stats.delivered
+        + stats.queued
+        + stats.dropped
+        + stats.filtered
+        + stats.unrouted
+        + stats.control
+        + stats.undecodable
+    )
 
 
 class Feed:
