@@ -5,7 +5,10 @@ What all tests share.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
+import os
+import stat
 
 import pytest
 
@@ -56,6 +59,20 @@ def redis(redis_process):
     )
 
 
+def open_sockets():
+    """
+    Return what identifies each socket that this process has open.
+    """
+    found = set()
+    for name in os.listdir("/dev/fd"):
+        # The directory itself was open, and is not any more.
+        with contextlib.suppress(OSError):
+            status = os.fstat(int(name))
+            if stat.S_ISSOCK(status.st_mode):
+                found.add(status.st_ino)
+    return found
+
+
 @pytest.fixture
 def puppets():
     """
@@ -67,14 +84,17 @@ def puppets():
 @pytest.fixture
 async def nothing_left():
     """
-    Fail the test if it leaves a task behind.
+    Fail the test if it leaves a task or a socket behind.
     """
-    before = asyncio.all_tasks()
+    tasks, sockets = asyncio.all_tasks(), open_sockets()
     yield
-    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    left = asyncio.all_tasks() - tasks - {asyncio.current_task()}
     if left:
         await asyncio.wait(left, timeout=1)
     assert not [task for task in left if not task.done()]
+    # A transport that is aborted closes its socket on the event loop's next turn.
+    await asyncio.sleep(0)
+    assert not open_sockets() - sockets
 
 
 @pytest.fixture(params=["websockets", "picows"])
