@@ -231,6 +231,17 @@ async def test_cancelled_connect():
         assert client.state is State.CLOSED
 
 
+async def test_closed_while_connecting():
+    """Connect raises if it is closed before there is a link."""
+    async with Feed() as feed:
+        client = connection(feed)
+        connecting = asyncio.ensure_future(client.connect())
+        await asyncio.sleep(0)  # Let it begin.
+        await client.close()
+        with pytest.raises(Closed, match="1000"):
+            await connecting
+
+
 async def test_send_before_connect():
     """Send before connect is a mistake."""
     with pytest.raises(RuntimeError, match="connect"):

@@ -228,8 +228,9 @@ class Connection:
         if not done:
             await self.close()
             raise TimeoutError(f"couldn't connect in {timeout} s")
-        if self.error is not None:
-            raise self.error
+        # Without either, it was closed meanwhile.
+        if self.error is not None or not self.connections:
+            raise self.ending()
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """
