@@ -13,16 +13,19 @@ import http
 import itertools
 import json
 
-from websockets.asyncio.server import serve
+from websockets.asyncio.server import ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 
 from channelsmultiplexer.client import Connection, Multiplex
 
 __all__ = [
+    "GARBAGE",
     "PATIENCE",
     "Feed",
+    "Pinged",
     "assert_conserved",
     "at_once",
     "confirms",
@@ -36,6 +39,21 @@ __all__ = [
 
 # Seconds after which a test has failed; nothing takes that long.
 PATIENCE = 5
+
+
+# Frames that are no message of a feed.
+GARBAGE = [
+    "",
+    "{",
+    "[1, 2]",
+    "null",
+    '{"stream":{"a":1}}',
+    '{"stream":null}',
+    "\x00",
+    '{"stream":["a"]}',
+    "1e999",
+    "[" * 5000,
+]
 
 
 def at_once():
@@ -106,9 +124,27 @@ def assert_conserved(stats):
     )
 
 
+class Pinged(ServerConnection):
+    """
+    A server's end of a WebSocket, that tells of the pings which it has answered.
+
+    Attributes:
+        pings: Released at each.
+    """
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.pings = asyncio.Semaphore(0)
+
+    def process_event(self, event):
+        super().process_event(event)
+        if isinstance(event, Frame) and event.opcode is Opcode.PING:
+            self.pings.release()
+
+
 class Feed:
     """
-    The server.
+    The server. Its options are those of websockets' ``serve``.
 
     Attributes:
         sockets: The server's ends, all there have been.

@@ -248,33 +248,6 @@ async def test_send_before_connect():
         await Connection("ws://127.0.0.1:1/").send("x")
 
 
-async def test_fragments(transport):
-    """A message in fragments, compressed, is one message (J12)."""
-    async with Feed() as feed, connection(feed, transport=transport) as client:
-        await feed.sockets[0].send(["frag", "ment", "ed" * 1000])
-        assert await client.receive(PATIENCE) == "fragmented" + "ed" * 999
-
-
-async def test_max_size(transport):
-    """max_size holds for what comes out of compression (J19)."""
-    async with (
-        Feed() as feed,
-        connection(feed, transport=transport, max_size=100_000) as client,
-    ):
-        events = client.events()
-        await feed.sockets[0].send("x" * 10_000_000)
-        event = await within(next_event(events, "disconnected"))
-        assert event.code in (1006, 1009)
-        await feed.socket(1)
-
-
-async def test_large_message():
-    """A large message is received if max_size allows it (J19)."""
-    async with Feed() as feed, connection(feed, max_size=2**25) as client:
-        await feed.sockets[0].send("x" * 2**24)
-        assert len(await client.receive(PATIENCE)) == 2**24
-
-
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
     """
