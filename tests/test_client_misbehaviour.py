@@ -24,6 +24,7 @@ from feed import (
     next_event,
     within,
 )
+from guard import blocked
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -165,6 +166,17 @@ async def test_heartbeat_dead(transport):
         assert client.state is State.CONNECTING
         feed.sockets[0].transport.resume_reading()
         await within(feed.sockets[0].wait_closed())
+
+
+async def test_close_of_a_deaf_server(transport):
+    """Close doesn't wait for a server that doesn't read, nor does a send."""
+    options = {"transport": transport, "close_timeout": 0.05, "compression": None}
+    async with Feed() as feed, connection(feed, **options) as client:
+        feed.sockets[0].transport.pause_reading()
+        # More than the network takes.
+        sending = await blocked(client.send("x" * 20_000_000))
+        await within(client.close())
+        await within(sending)
 
 
 async def test_redirect(transport):

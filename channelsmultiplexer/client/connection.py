@@ -613,9 +613,19 @@ class Connection:
 
     async def _retire(self, link: Link, code: int, reason: str) -> None:
         """Close a link in good order, which is read to its end meanwhile."""
-        await link.websocket.close(code, reason)
-        # A blocked reader has no end.
-        await asyncio.wait({link.task}, timeout=self._options["close_timeout"])
+        patience = self._options["close_timeout"]
+        closing = asyncio.ensure_future(link.websocket.close(code, reason))
+        try:
+            # It has a timeout of its own, which starts when all that was sent is on
+            # its way: never, with a server that doesn't read.
+            done, _ = await asyncio.wait({closing}, timeout=patience)
+            if done:
+                closing.result()
+                # A blocked reader has no end.
+                await asyncio.wait({link.task}, timeout=patience)
+        finally:
+            closing.cancel()
+            await asyncio.wait({closing})
         await self._drop(link)
 
     async def _drop(self, link: Link) -> None:
