@@ -216,7 +216,7 @@ class Feed:
                 c for c in self.subscribed[socket] if c not in channels
             ]
         error = {"error": "no such channel"} if "bad" in channels else {"result": None}
-        answer = {**error, "id": message["id"], "channels": channels}
+        answer = {**error, "id": message.get("id"), "channels": channels}
         await socket.send(json.dumps(answer))
 
     async def socket(self, index):
