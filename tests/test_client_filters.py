@@ -62,7 +62,7 @@ async def test_filters(filters, expected):
 
 
 async def test_handler():
-    """A slow handler delays nobody; a removed one isn't called (A6)."""
+    """A slow handler delays nobody; a removed one isn't called."""
     release, slow, quick = asyncio.Event(), [], []
 
     async def dawdle(message):
@@ -77,8 +77,6 @@ async def test_handler():
             await feed.sockets[0].send(str(i))
             assert await stream.recv(PATIENCE) == i
         assert (slow, quick) == ([0], list(range(10)))
-        # Nothing is kept for nobody (J18).
-        assert mux.stats().queued == 9
         await handle.remove()
         await feed.sockets[0].send("10")
         assert await stream.recv(PATIENCE) == 10
@@ -104,8 +102,84 @@ async def test_handler_raises(caplog):
     assert len(caplog.records) == 2
 
 
+async def test_handled():
+    """What has been handled waits nowhere else (J18)."""
+    handled = asyncio.Queue()
+    async with Feed() as feed, Multiplex(feed.url) as mux:
+        mux.add_handler(handled.put_nowait)
+        for i in range(100):
+            await feed.sockets[0].send(str(i))
+        assert [await within(handled.get()) for _ in range(100)] == list(range(100))
+        stats = mux.stats()
+        assert (stats.received, stats.delivered, stats.queued) == (100, 100, 0)
+
+
+async def test_handler_adds_handlers():
+    """Handlers added while a message is handled take it from nobody (A6)."""
+    first, added = [], []
+
+    def adds(message):
+        first.append(message)
+        mux.add_handler(added.append)
+
+    async with Feed() as feed, Multiplex(feed.url) as mux:
+        mux.add_handler(adds)
+        stream = mux.stream_filter()
+        for i in range(5):
+            await feed.sockets[0].send(str(i))
+            assert await stream.recv(PATIENCE) == i
+        await asyncio.sleep(0)  # Let those that were added have their turn.
+        assert first == [0, 1, 2, 3, 4]
+        # Each gets what comes after it.
+        assert sorted(added) == [1, 2, 2, 3, 3, 3, 4, 4, 4, 4]
+
+
+async def test_handler_removes_itself():
+    """A handler may remove itself; the others go on."""
+    first, handles = [], []
+
+    async def leaves(message):
+        first.append(message)
+        await handles[0].remove()
+
+    async with Feed() as feed, Multiplex(feed.url) as mux:
+        handles.append(mux.add_handler(leaves))
+        stream = mux.stream_filter()
+        for i in range(3):
+            await feed.sockets[0].send(str(i))
+            assert await stream.recv(PATIENCE) == i
+        assert first == [0]
+
+
+async def test_shared():
+    """However many get a message, it is read once, and the same for all (A9)."""
+    read = []
+
+    def note(message):
+        read.append(message)
+        return message
+
+    async with Feed() as feed, Multiplex(feed.url, post_processors=[note]) as mux:
+        streams = [mux.stream_filter([{"s": i % 10}]) for i in range(1000)]
+        await feed.sockets[0].send('{"s":7}')
+        got = [await stream.recv(PATIENCE) for stream in streams[7::10]]
+        assert read == [{"s": 7}]
+        assert all(message is read[0] for message in got)
+        assert mux.stats().total_messages_routed == 100
+
+
+async def test_exit_at_once():
+    """Exit before anything else ends what waits, and leaves nothing (A8)."""
+    async with Feed() as feed:
+        mux = Multiplex(feed.url)
+        mux.add_handler(print)
+        stream = mux.stream_filter()
+        await within(mux.exit())
+        assert [message async for message in stream] == []
+
+
 async def test_handler_closes():
-    """A handler may close the connection (A8)."""
+    """A handler may close the connection."""
     async with Feed() as feed, Multiplex(feed.url) as mux:
         mux.add_handler(lambda message: mux.close())
         await feed.sockets[0].send("0")

@@ -258,7 +258,7 @@ async def test_extractor_of_lists():
         assert (await book.recv(PATIENCE))["arg"]["id"] == 7
 
 
-async def test_closing_mid_dispatch():
+async def test_closed_subscriptions_are_forgotten():
     """A subscription that is closed leaves nothing behind, not even itself."""
     async with Feed() as feed, feed.client() as mux:
         stream = mux.stream_filter([{"a": 1}])
