@@ -172,7 +172,7 @@ async def test_send_waits():
 
 @pytest.mark.parametrize("timeout", [None, PATIENCE])
 async def test_cancelled_receive(timeout):
-    """Cancelling receive is a cancellation, and loses no message (J, A5)."""
+    """Cancelling receive is a cancellation, and loses no message (A5)."""
     async with Feed() as feed, connection(feed) as client:
         for i in range(50):
             waiting = asyncio.ensure_future(client.receive(timeout))

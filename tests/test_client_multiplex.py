@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import re
 import weakref
 
 import msgspec
@@ -15,6 +16,7 @@ import pytest
 from channelsmultiplexer.client import (
     Closed,
     Multiplex,
+    MultiplexStats,
     RateLimit,
     Refused,
     State,
@@ -286,6 +288,18 @@ async def test_mistakes():
         await Multiplex("ws://x", channel_key="a").subscribe("a")
     with pytest.raises(TypeError, match="dialect"):
         await Multiplex("ws://x").open("a")
+
+
+async def test_documented_stats():
+    """Each number that is documented is there, and says something (J16)."""
+    async with Feed() as feed, feed.client() as mux:
+        trades = await mux.subscribe("a")
+        names = re.findall(r"^ +(\w+): ", MultiplexStats.__doc__, re.MULTILINE)
+        assert len(names) > 10
+        stats = mux.stats()
+        assert [name for name in names if getattr(stats, name, None) is None] == []
+        assert stats.total_subscriptions == stats.control == 1
+        assert trades.stats().queue_size == 0
 
 
 async def test_repr():
