@@ -16,6 +16,7 @@ import pytest
 from channelsmultiplexer.client import (
     Closed,
     Connection,
+    MemoryServer,
     RateLimit,
     State,
 )
@@ -26,6 +27,7 @@ from feed import (
     next_event,
     within,
 )
+from guard import blocked
 from requirement import program
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -66,6 +68,7 @@ async def test_on_connect_raises(error):
         with pytest.raises(Closed) as caught:
             await connection(feed, on_connect=login).connect()
         assert error in (caught.value, caught.value.__cause__)
+        await within((await feed.socket(0)).wait_closed())
 
 
 async def test_on_connect_hangs():
@@ -74,10 +77,11 @@ async def test_on_connect_hangs():
     async def login(link):
         await asyncio.Event().wait()
 
-    async with Feed() as feed:
-        client = connection(feed, on_connect=login, open_timeout=0.05)
-        with pytest.raises(Closed, match="on_connect took too long"):
-            await within(client.connect())
+    # In memory the handshake takes no time.
+    options = {"transport": MemoryServer().connect, "open_timeout": 0.05}
+    client = Connection("ws://test", on_connect=login, **options)
+    with pytest.raises(Closed, match="on_connect took too long"):
+        await within(client.connect())
 
 
 async def test_processors():
@@ -116,14 +120,16 @@ async def test_auth_is_missing():
 
 async def test_rate_limit():
     """Limits hold for sends and pings together (N5)."""
-    limits = [RateLimit("default", 2, 0.1)]
+    limits = [RateLimit("default", 2, 3600)]
     async with Feed() as feed, connection(feed, limits=limits) as client:
-        start = asyncio.get_running_loop().time()
-        for _ in range(3):
-            await client.send("x")
+        await client.send("1")
         await client.ping(PATIENCE)
-        await client.send("x")
-        assert asyncio.get_running_loop().time() - start >= 0.2
+        for more in (client.send("2"), client.ping()):
+            waiting = await blocked(more)
+            waiting.cancel()
+        # What the client has sent is there before its pong.
+        await within(await feed.sockets[0].ping())
+        assert feed.got[0].qsize() == 1
 
 
 async def test_ping(transport):
