@@ -168,6 +168,23 @@ async def test_heartbeat_dead(transport):
         await within(feed.sockets[0].wait_closed())
 
 
+async def test_heartbeat_deaf(transport):
+    """Heartbeats drop a link that takes nothing of what is sent."""
+    quick = {"heartbeat": 0.05, "close_timeout": 0.05, "compression": None}
+    async with (
+        Feed() as feed,
+        connection(feed, transport=transport, **quick) as client,
+    ):
+        events = client.events()
+        feed.sockets[0].transport.pause_reading()
+        # More than the network takes.
+        sending = await blocked(client.send("x" * 20_000_000))
+        event = await within(next_event(events, "disconnected"))
+        assert event.code in (1006, 1011)
+        await within(sending)
+        await feed.socket(1)
+
+
 async def test_close_of_a_deaf_server(transport):
     """Close doesn't wait for a server that doesn't read, nor does a send."""
     options = {"transport": transport, "close_timeout": 0.05, "compression": None}

@@ -24,7 +24,7 @@ from .events import Event, Events, Listener
 from .limits import DEFAULT, Limiter, RateLimit
 from .link import Link
 from .renewal import Overlap
-from .transports import abort, drop, is_open, load
+from .transports import abort, drop, is_open, load, unsent
 
 __all__ = ["Connection", "Processor", "State", "settle"]
 
@@ -507,11 +507,13 @@ class Connection:
 
     async def _run(self, link: Link) -> None:
         """Serve a link until it ends."""
-        watch = self._message_timeout and asyncio.create_task(self._watch(link))
+        watches = [asyncio.create_task(self._watch_sending(link))]
+        if self._message_timeout:
+            watches.append(asyncio.create_task(self._watch(link)))
         try:
             await self._serve(link)
         finally:
-            if watch:
+            for watch in watches:
                 watch.cancel()
 
     async def _watch(self, link: Link) -> None:
@@ -524,6 +526,20 @@ class Connection:
                 break
             await asyncio.sleep(left)
         link.error = TimeoutError(f"no message in {self._message_timeout} s")
+        await drop(link.websocket)
+
+    async def _watch_sending(self, link: Link) -> None:
+        """Drop a link that takes nothing of what is sent."""
+        beats = (self._options["ping_interval"], self._options["ping_timeout"])
+        if None in beats:
+            return
+        # The transport's ping would wait without end, behind what isn't taken.
+        patience = sum(beats)
+        before, now = 0, 0
+        while not now or now != before:
+            await asyncio.sleep(patience)
+            before, now = now, unsent(link.websocket)
+        link.error = TimeoutError(f"nothing was taken in {patience} s")
         await drop(link.websocket)
 
     async def _keep(self, link: Link) -> Link:
