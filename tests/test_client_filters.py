@@ -61,6 +61,18 @@ async def test_filters(filters, expected):
         assert got == [MESSAGES[i] for i in expected]
 
 
+async def test_stalled():
+    """A stream on which many wait has them all, and goes on (A2)."""
+    async with Feed() as feed, Multiplex(feed.url) as mux:
+        stream, live = mux.stream_filter(), mux.stream_filter()
+        for i in range(500):
+            await feed.sockets[0].send(str(i))
+            await live.recv(PATIENCE)
+        assert await stream.recv_many() == list(range(500))
+        await feed.sockets[0].send("500")
+        assert await stream.recv(PATIENCE) == 500
+
+
 async def test_handler():
     """A slow handler delays nobody; a removed one isn't called."""
     release, slow, quick = asyncio.Event(), [], []

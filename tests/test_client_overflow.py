@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
 async def test_burst(transport):
-    """A burst far over the limit reaches a live reader in full (J2, A2)."""
+    """A burst far over the limit reaches a live reader in full (J2)."""
     async with Feed() as feed, feed.client(transport=transport) as mux:
         trades = await mux.subscribe("a")
         reading = asyncio.ensure_future(count(trades, 20_000))

@@ -54,6 +54,17 @@ async def test_rolling_window():
     assert len(clock.sleeps) <= 200
 
 
+async def test_window_is_over():
+    """What has expired is forgotten all at once (N7)."""
+    whole = RateLimit("whole", 1, 1.0, linked=(("default", 10),))
+    limits, clock = limiter(RateLimit("default", 10, 1.0), whole)
+    for _ in range(10):
+        await limits.acquire()
+    clock.now = 1.0
+    await limits.acquire("whole")
+    assert clock.sleeps == []
+
+
 async def test_weights():
     """A weighted send takes its weight, and a linked one of other limits too."""
     orders = RateLimit("orders", 10, 1, weight=5, linked=(("all", 2),))
