@@ -213,6 +213,14 @@ async def collect(messages):
     return [message async for message in messages]
 
 
+async def test_manager_statistics():
+    """What iter_messages reads by counts as a subscription."""
+    async with Feed() as feed, Multiplex(feed.url) as mux:
+        mux.stream_filter()
+        stats = mux.stats()
+        assert (stats.total_subscriptions, stats.active_subscriptions) == (2, 2)
+
+
 async def test_manager_health():
     """Ping returns the round trip, and last_recv_time is that of the last message."""
     async with Feed() as feed, Multiplex(feed.url) as mux:
