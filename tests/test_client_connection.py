@@ -84,8 +84,8 @@ async def test_on_connect_hangs():
         await within(client.connect())
 
 
-async def test_processors():
-    """Processors are applied in order, sync or async, to what goes out and comes in."""
+async def test_pre_processors():
+    """Pre-processors are applied in order, sync or async, and then the signature."""
 
     async def add(message):
         message["steps"].append("add")
@@ -97,7 +97,6 @@ async def test_processors():
     options = {
         "pre_processors": [add, lambda m: {**m, "steps": [*m["steps"], "last"]}],
         "auth": sign,
-        "post_processors": [json.loads, lambda m: None if m == "skip" else [m]],
     }
     async with Feed() as feed, connection(feed, **options) as client:
         message = {"steps": []}
@@ -106,6 +105,16 @@ async def test_processors():
         await client.send(message)
         assert (await feed.message())["steps"] == ["add", "last"]
         assert message == {"steps": []}
+
+
+async def test_post_processors():
+    """Post-processors are applied in order; None drops a frame, as an error does."""
+
+    async def skip(message):
+        return None if message == "skip" else [message]
+
+    options = {"post_processors": [json.loads, skip]}
+    async with Feed() as feed, connection(feed, **options) as client:
         for frame in ('"skip"', "not JSON", '"taken"'):
             await feed.sockets[0].send(frame)
         assert await client.receive(PATIENCE) == ["taken"]
