@@ -4,7 +4,11 @@ What all tests share.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import inspect
+import os
+import stat
 
 import pytest
 
@@ -55,9 +59,49 @@ def redis(redis_process):
     )
 
 
+def open_sockets():
+    """
+    Return what identifies each socket that this process has open.
+    """
+    found = set()
+    for name in os.listdir("/dev/fd"):
+        # The directory itself was open, and is not any more.
+        with contextlib.suppress(OSError):
+            status = os.fstat(int(name))
+            if stat.S_ISSOCK(status.st_mode):
+                found.add(status.st_ino)
+    return found
+
+
 @pytest.fixture
 def puppets():
     """
     Return applications for the test to drive.
     """
     return Puppets()
+
+
+@pytest.fixture
+async def nothing_left():
+    """
+    Fail the test if it leaves a task or a socket behind.
+    """
+    tasks, sockets = asyncio.all_tasks(), open_sockets()
+    yield
+    left = asyncio.all_tasks() - tasks - {asyncio.current_task()}
+    if left:
+        await asyncio.wait(left, timeout=1)
+    assert not [task for task in left if not task.done()]
+    # A transport that is aborted closes its socket on the event loop's next turn.
+    await asyncio.sleep(0)
+    assert not open_sockets() - sockets
+
+
+@pytest.fixture(params=["websockets", "picows"])
+def transport(request):
+    """
+    Return the name of a transport that is installed.
+    """
+    if request.param == "picows":
+        pytest.importorskip("picows")
+    return request.param

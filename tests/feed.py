@@ -13,17 +13,47 @@ import http
 import itertools
 import json
 
-from websockets.asyncio.server import serve
+from websockets.asyncio.server import ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 
-from channelsmultiplexer.client import Multiplex
+from channelsmultiplexer.client import Connection, Multiplex
 
-__all__ = ["PATIENCE", "Feed", "at_once", "never", "subscribe", "unsubscribe", "within"]
+__all__ = [
+    "GARBAGE",
+    "PATIENCE",
+    "Feed",
+    "Pinged",
+    "assert_conserved",
+    "at_once",
+    "confirms",
+    "connection",
+    "never",
+    "next_event",
+    "subscribe",
+    "unsubscribe",
+    "within",
+]
 
 # Seconds after which a test has failed; nothing takes that long.
 PATIENCE = 5
+
+
+# Frames that are no message of a feed.
+GARBAGE = [
+    "",
+    "{",
+    "[1, 2]",
+    "null",
+    '{"stream":{"a":1}}',
+    '{"stream":null}',
+    "\x00",
+    '{"stream":["a"]}',
+    "1e999",
+    "[" * 5000,
+]
 
 
 def at_once():
@@ -62,9 +92,59 @@ async def within(awaitable):
     return await asyncio.wait_for(awaitable, PATIENCE)
 
 
+async def next_event(events, name):
+    """
+    Return the next event of that name.
+    """
+    async for event in events:
+        if event.name == name:
+            return event
+    raise AssertionError(f"ended without {name}")
+
+
+def connection(feed, **options):
+    """
+    Return a connection to a feed, not opened yet.
+    """
+    return Connection(feed.url, **{"delays": at_once, **options})
+
+
+def assert_conserved(stats):
+    """
+    Fail the test if a message is nowhere in a multiplex's numbers.
+    """
+    assert stats.received + stats.copied == (
+        stats.delivered
+        + stats.queued
+        + stats.dropped
+        + stats.filtered
+        + stats.unrouted
+        + stats.control
+        + stats.undecodable
+    )
+
+
+class Pinged(ServerConnection):
+    """
+    A server's end of a WebSocket, that tells of the pings which it has answered.
+
+    Attributes:
+        pings: Released at each.
+    """
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.pings = asyncio.Semaphore(0)
+
+    def process_event(self, event):
+        super().process_event(event)
+        if isinstance(event, Frame) and event.opcode is Opcode.PING:
+            self.pings.release()
+
+
 class Feed:
     """
-    The server.
+    The server. Its options are those of websockets' ``serve``.
 
     Attributes:
         sockets: The server's ends, all there have been.
@@ -136,7 +216,7 @@ class Feed:
                 c for c in self.subscribed[socket] if c not in channels
             ]
         error = {"error": "no such channel"} if "bad" in channels else {"result": None}
-        answer = {**error, "id": message["id"], "channels": channels}
+        answer = {**error, "id": message.get("id"), "channels": channels}
         await socket.send(json.dumps(answer))
 
     async def socket(self, index):

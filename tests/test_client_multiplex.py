@@ -7,8 +7,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
-import json
-import random
+import re
 import weakref
 
 import msgspec
@@ -16,40 +15,24 @@ import pytest
 
 from channelsmultiplexer.client import (
     Closed,
-    InboxFull,
     Multiplex,
+    MultiplexStats,
     RateLimit,
     Refused,
     State,
 )
-from feed import PATIENCE, Feed, at_once, confirms, never, subscribe, within
-from test_client_connection import next_event, nothing_left
+from feed import (
+    PATIENCE,
+    Feed,
+    at_once,
+    confirms,
+    never,
+    next_event,
+    subscribe,
+    within,
+)
 
-__all__ = ["nothing_left"]
-
-# Which messages (rows) match which filters: the table of the interface's own rule.
-MESSAGES = [
-    {"a": 1, "c": 2},
-    {"b": 2, "c": 3, "d": 4},
-    {"a": 2, "c": 2},
-    {"b": 2, "c": 4, "d": 4},
-    {"a": True},
-    {"a": {"x": 1}},
-    {"a": {"x": 1, "y": 2}},
-    {"a": None},
-    {},
-    [1],
-]
-FILTERS = [
-    (None, range(10)),
-    ([], range(10)),
-    ([{}], range(10)),
-    ([{"a": 1}, {"b": 2, "c": 3}], [0, 1, 4]),
-    ([{"a": 1, "c": 2}], [0]),
-    ([{"a": {"x": 1}}], [5]),
-    ([{"a": None}], [7]),
-    ([{"zzz": None}], []),
-]
+pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
 class Data(msgspec.Struct):
@@ -58,157 +41,6 @@ class Data(msgspec.Struct):
 
 class Trade(msgspec.Struct):
     data: Data
-
-
-async def test_seed_multiplex():
-    """The multiplexing page's example runs: two channels, one socket, statistics."""
-    async with (
-        Feed() as feed,
-        Multiplex(
-            feed.url,
-            channel_key="stream",
-            subscribe_msg=lambda ch: {"method": "SUBSCRIBE", "params": [ch], "id": ch},
-            unsubscribe_msg=lambda ch: {
-                "method": "UNSUBSCRIBE",
-                "params": [ch],
-                "id": ch,
-            },
-            queue_size=1000,
-        ) as mux,
-    ):
-        btc = await mux.subscribe("btcusdt@trade")
-        eth = await mux.subscribe("ethusdt@trade", timeout=PATIENCE)
-        for _ in range(2):
-            await feed.message()
-        await feed.publish("ethusdt@trade", {"price": "2"})
-        await feed.publish("btcusdt@trade", {"price": "1"})
-        async for trade in btc:
-            assert trade == {"stream": "btcusdt@trade", "data": {"price": "1"}}
-            break
-        assert (await eth.recv(timeout=PATIENCE))["data"] == {"price": "2"}
-        assert mux.list_subscriptions() == ["btcusdt@trade", "ethusdt@trade"]
-        assert mux.get_subscription("ethusdt@trade") is eth
-        stats = mux.stats()
-        assert (stats.total_subscriptions, stats.active_subscriptions) == (2, 2)
-        assert (stats.total_messages_routed, stats.unroutable_messages) == (2, 2)
-        assert (btc.stats().channel, btc.stats().messages_received) == (btc.channel, 1)
-        assert await mux.unsubscribe("ethusdt@trade") is True
-        assert await mux.unsubscribe("ethusdt@trade") is False
-        assert (await feed.message())["method"] == "UNSUBSCRIBE"
-
-
-async def test_seed_manager():
-    """The manager page's example runs: connect, send, iterate, leave (N9)."""
-    limits = [RateLimit("default", limit=10, interval=1.0)]
-    async with Feed() as feed:
-        mux = Multiplex(feed.url, limits=limits, heartbeat=10, headers={"X-Key": "k"})
-        await mux.connect()
-        await mux.send({"method": "SUBSCRIBE", "params": ["btcusdt@trade"], "id": 1})
-        got = []
-        async for message in mux.iter_messages():
-            got.append(message)
-            if len(got) == 2:
-                break
-            await feed.publish("btcusdt@trade", {"price": "1"})
-        assert got[0]["id"] == 1
-        assert got[1]["stream"] == "btcusdt@trade"
-        assert mux.last_recv_time > 0
-        assert feed.requests[0].headers["X-Key"] == "k"
-        await mux.disconnect()
-
-
-async def test_seed_interface():
-    """The interface page's example runs: renewal by a message, filters (A7)."""
-
-    async def when():
-        expired = mux.stream_filter([{"e": "listenKeyExpired"}])
-        async for _ in expired:
-            await expired.close()
-            return
-
-    async with Feed() as feed:
-        mux = Multiplex(lambda: feed.url, renew_after=when, overlap=0.01)
-        await mux.connect()
-        handled = []
-        mux.add_handler(handled.append)
-        stream = mux.stream_filter([{"a": 1}, {"b": 2, "c": 3}])
-        events = mux.events()
-        await asyncio.sleep(0)  # Let the renewal begin to wait.
-        for message in MESSAGES[:4]:
-            await feed.sockets[0].send(json.dumps(message))
-        assert [await stream.recv(PATIENCE) for _ in range(2)] == MESSAGES[:2]
-        await feed.sockets[0].send('{"e":"listenKeyExpired"}')
-        await within(next_event(events, "renewed"))
-        assert handled[:4] == MESSAGES[:4]
-        assert mux.present_ws is not None
-        await stream.close()
-        await mux.exit()
-
-
-@pytest.mark.parametrize(("filters", "expected"), FILTERS)
-async def test_filters(filters, expected):
-    """A message matches a filter if it has all pairs of any of its dicts."""
-    async with Feed() as feed, Multiplex(feed.url) as mux:
-        stream = mux.stream_filter(filters)
-        rest = mux.stream_filter([{"the": "end"}])
-        for message in [*MESSAGES, {"the": "end"}]:
-            await feed.sockets[0].send(json.dumps(message))
-        await rest.recv(PATIENCE)
-        got = await stream.recv_many() if expected else []
-        if got and got[-1] == {"the": "end"}:
-            got.pop()
-        assert got == [MESSAGES[i] for i in expected]
-
-
-async def test_handler():
-    """A slow handler delays nobody; a removed one isn't called (A6)."""
-    release, slow, quick = asyncio.Event(), [], []
-
-    async def dawdle(message):
-        slow.append(message)
-        await release.wait()
-
-    async with Feed() as feed, Multiplex(feed.url) as mux:
-        mux.add_handler(dawdle)
-        handle = mux.add_handler(quick.append)
-        stream = mux.stream_filter()
-        for i in range(10):
-            await feed.sockets[0].send(str(i))
-            assert await stream.recv(PATIENCE) == i
-        assert (slow, quick) == ([0], list(range(10)))
-        # Nothing is kept for nobody (J18).
-        assert mux.stats().queued == 9
-        await handle.remove()
-        await feed.sockets[0].send("10")
-        assert await stream.recv(PATIENCE) == 10
-        assert len(quick) == 10
-
-
-async def test_handler_raises(caplog):
-    """What a handler raises is logged, and the next message handled."""
-    handled = []
-
-    def fails(message):
-        handled.append(message)
-        raise LookupError(message)
-
-    async with Feed() as feed, Multiplex(feed.url) as mux:
-        mux.add_handler(fails)
-        stream = mux.stream_filter()
-        for i in range(2):
-            await feed.sockets[0].send(str(i))
-            await stream.recv(PATIENCE)
-        await asyncio.sleep(0)  # Let the handler have its turn.
-    assert handled == [0, 1]
-    assert len(caplog.records) == 2
-
-
-async def test_handler_closes():
-    """A handler may close the connection (A8)."""
-    async with Feed() as feed, Multiplex(feed.url) as mux:
-        mux.add_handler(lambda message: mux.close())
-        await feed.sockets[0].send("0")
-        await within(next_event(mux.events(), "closed"))
 
 
 async def test_typed():
@@ -262,15 +94,16 @@ async def test_resubscribed_within_limits():
     def sign(message):
         return {**message, "stamp": next(stamps)}
 
-    limits = [RateLimit("default", 2, 0.05)]
+    limits = [RateLimit("default", 6, 3600)]
     async with Feed() as feed, feed.client(limits=limits, auth=sign) as mux:
         for name in "abcd":
             await mux.subscribe(name, auth=True)
-        start = asyncio.get_running_loop().time()
         await feed.sockets[0].close(1012)
-        got = [await feed.message(1) for _ in "abcd"]
-        assert asyncio.get_running_loop().time() - start >= 0.05
-        assert [message["stamp"] for message in got] == [4, 5, 6, 7]
+        got = [await feed.message(1) for _ in range(2)]
+        assert [message["stamp"] for message in got] == [4, 5]
+        # What the client has sent is there before its pong.
+        await within(await feed.sockets[1].ping())
+        assert feed.got[1].empty()
 
 
 async def test_ack():
@@ -345,107 +178,6 @@ async def test_unsubscribe_and_subscribe():
         assert (await again.recv(PATIENCE))["data"] == 1
 
 
-@pytest.mark.parametrize("transport", ["websockets", "picows"])
-async def test_burst(transport):
-    """A burst far over the limit reaches a live reader in full (J2, J18, A2)."""
-    if transport == "picows":
-        pytest.importorskip("picows")
-    async with Feed() as feed, feed.client(transport=transport) as mux:
-        trades = await mux.subscribe("a")
-        reading = asyncio.ensure_future(count(trades, 20_000))
-        frame = '{"stream":"a","data":%d}'
-        feed.sockets[0].transport.writelines(
-            [text_frame(frame % i) for i in range(20_000)]
-        )
-        assert await asyncio.wait_for(reading, 30) == list(range(20_000))
-        assert trades.dropped == 0
-
-
-def text_frame(text):
-    """
-    Return a short text as a server's frame: RFC 6455, 5.2.
-    """
-    return bytes([0x81, len(text)]) + text.encode()
-
-
-async def count(subscription, total):
-    got = []
-    async for message in subscription:
-        got.append(message["data"])
-        if len(got) == total:
-            return got
-    raise AssertionError("ended early")
-
-
-@pytest.mark.parametrize(
-    ("overflow", "kept", "dropped"),
-    [
-        ("drop_oldest", [7, 8, 9], 7),
-        ("drop_newest", [0, 1, 2], 7),
-        ("latest", [9], 9),
-    ],
-)
-async def test_overflow(overflow, kept, dropped):
-    """What a reader has no room for is dropped by the policy, and counted."""
-    async with Feed() as feed, feed.client() as mux:
-        events = mux.events()
-        slow = await mux.subscribe("a", limit=3, overflow=overflow)
-        live = await mux.subscribe("a")
-        for i in range(10):
-            await feed.publish("a", i)
-            await live.recv(PATIENCE)
-        assert [m["data"] for m in await slow.recv_many()] == kept
-        assert slow.dropped == slow.stats().dropped == mux.stats().dropped == dropped
-        assert (await within(next_event(events, "gap"))).count == 1
-
-
-async def test_overflow_error():
-    """With overflow="error" the reader gets what fitted, then the error."""
-    async with Feed() as feed, feed.client() as mux:
-        slow = await mux.subscribe("a", limit=3, overflow="error")
-        live = await mux.subscribe("a")
-        for i in range(5):
-            await feed.publish("a", i)
-            await live.recv(PATIENCE)
-        got = []
-        with pytest.raises(InboxFull, match="3 of 3"):
-            await collect(slow, got)
-        assert got == [0, 1, 2]
-
-
-async def test_overflow_block():
-    """With overflow="block" the network waits for the reader; nothing is lost."""
-    async with Feed() as feed, feed.client() as mux:
-        slow = await mux.subscribe("a", limit=3, overflow="block")
-        await publish_many(feed, 200)
-        got = [(await slow.recv(PATIENCE))["data"] for _ in range(200)]
-        assert got == list(range(200))
-        assert slow.dropped == 0
-
-
-async def test_close_while_blocked():
-    """Close doesn't wait for a reader that blocks the network; what came is kept."""
-    async with Feed() as feed, feed.client() as mux:
-        slow = await mux.subscribe("a", limit=3, overflow="block")
-        await publish_many(feed, 50)
-        await within(mux.close())
-        assert [m["data"] async for m in slow][:4] == [0, 1, 2, 3]
-        assert_conserved(mux.stats())
-
-
-async def publish_many(feed, total):
-    for i in range(total):
-        await feed.publish("a", i)
-
-
-async def test_unknown_overflow():
-    """A policy that there isn't is refused at construction, as a negative size is."""
-    with pytest.raises(ValueError, match="drop_oldest"):
-        Multiplex("ws://x", overflow="drop")
-    with pytest.raises(ValueError, match="0 or more"):
-        Multiplex("ws://x", queue_size=-1)
-
-
 async def test_queued_at_close():
     """What waits when the connection is closed is delivered, then it ends (J13)."""
     async with Feed() as feed:
@@ -462,19 +194,16 @@ async def test_queued_at_close():
 
 
 async def test_fatal_end():
-    """When it ends for good all readers get what waits, then the reason (J6, A2)."""
+    """When it ends for good all readers get what waits, then the reason (J6)."""
     async with Feed() as feed, feed.client() as mux:
         trades, stream = await mux.subscribe("a"), mux.stream_filter([{"x": 1}])
-        others = [
-            asyncio.ensure_future(s.recv()) for s in (stream, mux) if hasattr(s, "recv")
-        ]
-        pending = asyncio.ensure_future(mux.receive())
+        others = [asyncio.ensure_future(get()) for get in (stream.recv, mux.receive)]
         await feed.publish("a", 1)
         await feed.sockets[0].close(4401, "expired")
         assert (await trades.recv(PATIENCE))["data"] == 1
         with pytest.raises(Closed, match="4401 expired"):
             await trades.recv(PATIENCE)
-        for waiting in [*others, pending]:
+        for waiting in others:
             with pytest.raises(Closed, match="4401 expired"):
                 await within(waiting)
         with pytest.raises(Closed):
@@ -513,41 +242,6 @@ async def test_two_readers():
         assert (await within(first))["data"] == 1
 
 
-GARBAGE = [
-    "",
-    "{",
-    "[1, 2]",
-    "null",
-    '{"stream":{"a":1}}',
-    '{"stream":null}',
-    "\x00",
-    '{"stream":["a"]}',
-    "1e999",
-    "[" * 5000,
-]
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"channel_key": "stream"},
-        {"channel_key": None, "channel_extractor": lambda m: m.get("stream")},
-    ],
-)
-async def test_garbage(options):
-    """Garbage, arrays, unhashable channels: counted, and harming nobody (J11)."""
-    async with Feed() as feed, feed.client(**options) as mux:
-        trades = await mux.subscribe("a")
-        for frame in [*GARBAGE, b"\xff\xfe"]:
-            await feed.sockets[0].send(frame)
-        await feed.publish("a", "fine")
-        assert (await trades.recv(PATIENCE))["data"] == "fine"
-        stats = mux.stats()
-        assert stats.undecodable + stats.unrouted == len(GARBAGE) + 1
-        assert stats.undecodable > 0
-        assert_conserved(stats)
-
-
 async def test_extractor_of_lists():
     """A channel may be anything hashable that the extractor returns."""
 
@@ -564,104 +258,7 @@ async def test_extractor_of_lists():
         assert (await book.recv(PATIENCE))["arg"]["id"] == 7
 
 
-async def test_renewal_loses_nothing():
-    """A renewal in mid-traffic brings every message once, in order (A4)."""
-    due = asyncio.Event()
-
-    async def when():
-        await due.wait()
-        due.clear()
-
-    async with Feed() as feed, feed.client(renew_after=when) as mux:
-        trades, events = await mux.subscribe("a"), mux.events()
-        got = []
-        reading = asyncio.ensure_future(collect(trades, got))
-        for i in itertools.count():
-            await feed.publish("a", i)
-            if i % 100 == 50:
-                due.set()
-            if i % 10 == 0:
-                await asyncio.sleep(0.001)  # A feed has its own pace.
-            if len(feed.sockets) == 4 and mux.present_ws and i % 100 == 0:
-                break
-        total = i + 1
-        while len(got) < total:
-            await within(next_any(trades))
-        reading.cancel()
-        assert got == list(range(total))
-        names = [await within(next_event(events, "renewed")) for _ in range(2)]
-        assert len(names) == 2
-        assert mux.stats().filtered > 0
-        assert_conserved(mux.stats())
-
-
-async def collect(subscription, got):
-    async for message in subscription:
-        got.append(message["data"])
-
-
-async def next_any(subscription):
-    await asyncio.sleep(0.001)  # For the reader, which has no event of its own.
-
-
-def assert_conserved(stats):
-    assert stats.received + stats.copied == (
-        stats.delivered
-        + stats.queued
-        + stats.dropped
-        + stats.filtered
-        + stats.unrouted
-        + stats.control
-        + stats.undecodable
-    )
-
-
-@pytest.mark.parametrize("seed", range(3))
-async def test_conservation(seed):
-    """Whatever happens, each frame is somewhere, in all and per subscription."""
-    chance = random.Random(seed)
-    policies = ["drop_oldest", "drop_newest", "latest", "error"]
-    async with Feed() as feed, feed.client(queue_size=20) as mux:
-        events = mux.events()
-        subs = [
-            await mux.subscribe(chance.choice("abc"), overflow=chance.choice(policies))
-            for _ in range(8)
-        ]
-        subs.append(mux.stream_filter([{"data": 7}, {"stream": "b"}]))
-        last = await mux.subscribe("last")
-        read, sent = dict.fromkeys(subs, 0), 0
-        for _ in range(400):
-            match chance.randrange(12):
-                case 0:
-                    await feed.sockets[-1].send(chance.choice(GARBAGE))
-                    sent += 1
-                case 1:
-                    for sub in chance.sample(subs, 4):
-                        if sub.stats().queue_size:
-                            read[sub] += len(await sub.recv_many())
-                case 2 if chance.random() < 0.1:
-                    mux.present_ws.transport.abort()
-                    await within(next_event(events, "resubscribed"))
-                case 3 if len(subs) > 4 and chance.random() < 0.2:
-                    gone = subs.pop()
-                    await gone.close()
-                    assert gone.stats().queue_size == 0
-                case _:
-                    name = chance.choice("abcd")
-                    text = json.dumps({"stream": name, "data": chance.randrange(9)})
-                    await feed.sockets[-1].send(text)
-        # Once this is there, all that was sent before it has been seen to.
-        await feed.sockets[-1].send('{"stream":"last"}')
-        await last.recv(PATIENCE)
-        assert_conserved(mux.stats())
-        for sub, number in read.items():
-            stats = sub.stats()
-            assert stats.delivered == number
-            parts = stats.delivered + stats.queue_size + stats.dropped
-            assert stats.messages_received == parts
-
-
-async def test_closing_mid_dispatch():
+async def test_closed_subscriptions_are_forgotten():
     """A subscription that is closed leaves nothing behind, not even itself."""
     async with Feed() as feed, feed.client() as mux:
         stream = mux.stream_filter([{"a": 1}])
@@ -689,6 +286,18 @@ async def test_mistakes():
         await Multiplex("ws://x", channel_key="a").subscribe("a")
     with pytest.raises(TypeError, match="dialect"):
         await Multiplex("ws://x").open("a")
+
+
+async def test_documented_stats():
+    """Each number that is documented is there, and says something (J16)."""
+    async with Feed() as feed, feed.client() as mux:
+        trades = await mux.subscribe("a")
+        names = re.findall(r"^ +(\w+): ", MultiplexStats.__doc__, re.MULTILINE)
+        assert len(names) > 10
+        stats = mux.stats()
+        assert [name for name in names if getattr(stats, name, None) is None] == []
+        assert stats.total_subscriptions == stats.control == 1
+        assert trades.stats().queue_size == 0
 
 
 async def test_repr():

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 
 import pytest
 
@@ -51,6 +52,17 @@ async def test_rolling_window():
         assert times[i + 5] - start >= 1.0 - 1e-9
     # One sleep a send at most: until the very time.
     assert len(clock.sleeps) <= 200
+
+
+async def test_window_is_over():
+    """What has expired is forgotten all at once (N7)."""
+    whole = RateLimit("whole", 1, 1.0, linked=(("default", 10),))
+    limits, clock = limiter(RateLimit("default", 10, 1.0), whole)
+    for _ in range(10):
+        await limits.acquire()
+    clock.now = 1.0
+    await limits.acquire("whole")
+    assert clock.sleeps == []
 
 
 async def test_weights():
@@ -185,6 +197,28 @@ def test_feed_without_a_channel():
         feed.envelope("{")
     with pytest.raises(ValueError, match="deep"):
         loads("[" * 100_000)
+
+
+async def read_all(box, batches, size):
+    """
+    Return the CPU time that reading takes, which other processes don't stretch.
+    """
+    spent = 0
+    for _ in range(batches):
+        for item in range(size):
+            box.put_nowait(item)
+        start = time.process_time()
+        for item in range(size):
+            assert await box.get() == item
+        spent += time.process_time() - start
+    return spent
+
+
+async def test_mailbox_backlog():
+    """Each item that waits is read at the same cost, however many do (J21)."""
+    few = await read_all(Mailbox(), batches=1000, size=100)
+    # A list that loses its first item moves all the others: fifty times as long.
+    assert await read_all(Mailbox(), batches=1, size=100_000) < 10 * few
 
 
 async def test_mailbox_blocked_writer():

@@ -14,11 +14,10 @@ from pathlib import Path
 import pytest
 
 from channelsmultiplexer.client import Closed, MemoryServer, Multiplex, Refused
-from feed import PATIENCE, Feed, at_once, within
+from feed import PATIENCE, Feed, at_once, next_event, within
 from served import Server
-from test_client_connection import next_event, nothing_left
 
-__all__ = ["nothing_left"]
+pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
 @pytest.fixture(scope="module", params=["uvicorn", "daphne"])

@@ -25,7 +25,7 @@ class Server:
     The demo under Daphne, on a free port that it returns to.
     """
 
-    def __init__(self, database):
+    def __init__(self, database, redis_url=""):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -36,6 +36,7 @@ class Server:
             # The package that is tested here, not another one.
             "PYTHONPATH": os.pathsep.join(sys.path),
             "PYTHONUNBUFFERED": "1",
+            "REDIS_URL": redis_url,
         }
         self._run("django", "migrate", "--verbosity=0").communicate()
 
@@ -197,6 +198,31 @@ def test_refused_room(page):
     notice = wait_for(page, '#rooms [data-state="refused"] .notice p')[0]
     assert notice.text == "Refused with 4403: This room is for staff."
     wait_for(page, '#rooms [data-state="open"]')
+
+
+def test_prices_without_redis(page):
+    """Without Redis the card of the prices says what is missing."""
+    box = page.find_element(By.ID, "prices")
+    wait_for(page, '#prices[data-empty*="REDIS_URL"]')
+    assert not box.find_elements(By.TAG_NAME, "table")
+
+
+def test_prices(browser, redis, tmp_path):
+    """Prices come in a table, by name, with the change since the last."""
+    server = Server(tmp_path / "demo.sqlite3", redis.url)
+    server.start()
+    try:
+        open_page(browser, server)
+        wait_for(browser, 'main > [data-kind="prices"][data-state="open"]')
+        for name, price in [("tea", 2), ("cocoa", 8), ("anise", "?"), ("tea", 1.95)]:
+            redis.call("PUBLISH", f"prices.{name}", price)
+        wait_for(browser, "#prices .down")
+        rows = [row.text for row in wait_for(browser, "#prices tbody tr", 3)]
+        assert rows == ["anise ?", "cocoa 8", "tea 1.95 -2.50 %"]
+    finally:
+        browser.close()
+        browser.switch_to.window(browser.window_handles[0])
+        server.kill()
 
 
 def test_console(page):

@@ -3,23 +3,29 @@ The demo: its streams, its page and its socket.
 """
 
 import asyncio
+import contextlib
+import os
 
 import pytest
 from channels.testing import WebsocketCommunicator
 from django.contrib.auth.models import AnonymousUser, User
 from django.contrib.staticfiles import finders
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.urls import reverse
 
+from channelsmultiplexer.pubsub import shared
 from channelsmultiplexer.testing import MultiplexCommunicator, Refused
 from demo.asgi import application
-from demo.consumers import MetricsConsumer, RoomConsumer
+from demo.consumers import MetricsConsumer, PricesConsumer, RoomConsumer
 from demo.models import Note
 from demo.routing import DemoDemultiplexer
 
 # Of every test, since Channels looks after database connections at every event, also
 # of a consumer that has none.
 pytestmark = pytest.mark.django_db(transaction=True)
+
+# Nobody listens there.
+NO_REDIS = "redis://127.0.0.1:1"
 
 
 def visitor(user=None, **kwargs):
@@ -59,6 +65,7 @@ async def test_metrics():
     metrics = WebsocketCommunicator(MetricsConsumer.as_asgi(interval=0.01), "/")
     await metrics.connect()
     sample = await metrics.receive_json_from()
+    assert sample["process"] == os.getpid()
     assert 0 <= sample["cpu"] <= 100
     assert 0 < sample["memory"] <= 100
     assert sample["received"] >= 0
@@ -123,7 +130,7 @@ async def test_staff_room():
 
 async def test_too_many_rooms(socket):
     """A socket has so many streams; one more is refused until another ends."""
-    room, *_ = [await enter(socket, number) for number in range(11)]
+    room, *_ = [await enter(socket, number) for number in range(12)]
     with pytest.raises(Refused) as refused:
         await socket.open("rooms/lobby/")
     assert refused.value.code == 4429
@@ -214,6 +221,53 @@ async def test_notes_limit(socket):
     await notes.send_json({"action": "add", "text": "Bread"})
     assert (await notes.receive_json())["event"] == "refused"
     assert await Note.objects.acount() == Note.LIMIT
+
+
+@contextlib.asynccontextmanager
+async def prices_of(url, settings):
+    """
+    Have a client of the prices in the Redis of a URL.
+    """
+    settings.REDIS_URL = url
+    consumer = type("Consumer", (PricesConsumer,), {"redis_url": url})
+    yield WebsocketCommunicator(consumer.as_asgi(), "/")
+    await shared(url).aclose()
+
+
+async def test_prices(redis, settings):
+    """The prices stream sends what is published, as it was published."""
+    async with prices_of(redis.url, settings) as prices:
+        await prices.connect()
+        redis.call("PUBLISH", "prices.tea", "3.10")
+        message = {"event": "price", "name": "tea", "price": "3.10"}
+        assert await prices.receive_json_from() == message
+        await prices.disconnect()
+
+
+async def test_prices_redis_down(settings):
+    """The prices stream is refused, for now, when Redis doesn't answer."""
+    async with prices_of(NO_REDIS, settings) as prices:
+        assert await prices.connect() == (False, 1013)
+
+
+async def test_prices_without_redis(socket, settings):
+    """The prices stream of a server without Redis opens, and says what is missing."""
+    settings.REDIS_URL = ""
+    prices = await socket.open("prices")
+    message = await prices.receive_json()
+    assert message["event"] == "unavailable"
+    assert "REDIS_URL" in message["reason"]
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [("", "Set REDIS_URL"), (NO_REDIS, "Redis doesn't answer")],
+)
+def test_publish_prices_refusal(settings, url, reason):
+    """Prices can't be published without Redis, and the command says so."""
+    settings.REDIS_URL = url
+    with pytest.raises(CommandError, match=reason):
+        call_command("publish_prices")
 
 
 def test_page(client):

@@ -24,7 +24,7 @@ from .events import Event, Events, Listener
 from .limits import DEFAULT, Limiter, RateLimit
 from .link import Link
 from .renewal import Overlap
-from .transports import abort, drop, is_open, load
+from .transports import abort, drop, is_open, load, unsent
 
 __all__ = ["Connection", "Processor", "State", "settle"]
 
@@ -228,8 +228,9 @@ class Connection:
         if not done:
             await self.close()
             raise TimeoutError(f"couldn't connect in {timeout} s")
-        if self.error is not None:
-            raise self.error
+        # Without either, it was closed meanwhile.
+        if self.error is not None or not self.connections:
+            raise self.ending()
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """
@@ -506,11 +507,13 @@ class Connection:
 
     async def _run(self, link: Link) -> None:
         """Serve a link until it ends."""
-        watch = self._message_timeout and asyncio.create_task(self._watch(link))
+        watches = [asyncio.create_task(self._watch_sending(link))]
+        if self._message_timeout:
+            watches.append(asyncio.create_task(self._watch(link)))
         try:
             await self._serve(link)
         finally:
-            if watch:
+            for watch in watches:
                 watch.cancel()
 
     async def _watch(self, link: Link) -> None:
@@ -523,6 +526,20 @@ class Connection:
                 break
             await asyncio.sleep(left)
         link.error = TimeoutError(f"no message in {self._message_timeout} s")
+        await drop(link.websocket)
+
+    async def _watch_sending(self, link: Link) -> None:
+        """Drop a link that takes nothing of what is sent."""
+        beats = (self._options["ping_interval"], self._options["ping_timeout"])
+        if None in beats:
+            return
+        # The transport's ping would wait without end, behind what isn't taken.
+        patience = sum(beats)
+        before, now = 0, 0
+        while not now or now != before:
+            await asyncio.sleep(patience)
+            before, now = now, unsent(link.websocket)
+        link.error = TimeoutError(f"nothing was taken in {patience} s")
         await drop(link.websocket)
 
     async def _keep(self, link: Link) -> Link:
@@ -612,9 +629,19 @@ class Connection:
 
     async def _retire(self, link: Link, code: int, reason: str) -> None:
         """Close a link in good order, which is read to its end meanwhile."""
-        await link.websocket.close(code, reason)
-        # A blocked reader has no end.
-        await asyncio.wait({link.task}, timeout=self._options["close_timeout"])
+        patience = self._options["close_timeout"]
+        closing = asyncio.ensure_future(link.websocket.close(code, reason))
+        try:
+            # It has a timeout of its own, which starts when all that was sent is on
+            # its way: never, with a server that doesn't read.
+            done, _ = await asyncio.wait({closing}, timeout=patience)
+            if done:
+                closing.result()
+                # A blocked reader has no end.
+                await asyncio.wait({link.task}, timeout=patience)
+        finally:
+            closing.cancel()
+            await asyncio.wait({closing})
         await self._drop(link)
 
     async def _drop(self, link: Link) -> None:

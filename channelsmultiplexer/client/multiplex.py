@@ -464,6 +464,7 @@ class Multiplex(Generic[T]):
         router = self._router
         if router.rest is None:
             router.rest = self._subscription(None, decoded=True)
+            router.total += 1
             if self.state is State.CLOSED:
                 router.rest.mailbox.close(self.connection.error)
         return router.rest

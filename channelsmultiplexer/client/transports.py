@@ -29,6 +29,7 @@ __all__ = [
     "drop",
     "is_open",
     "load",
+    "unsent",
 ]
 
 # Close codes that say the same again next time. What ends normally may begin again.
@@ -125,6 +126,17 @@ def abort(websocket: Any) -> bool:
     if transport is not None:
         transport.abort()
     return transport is not None
+
+
+def unsent(websocket: Any) -> int:
+    """
+    Return how many bytes wait for the network to take them; 0 if nothing tells.
+
+    Nor does it matter then: picows's pings wait for nothing.
+    """
+    transport = getattr(websocket, "transport", None)
+    measure = getattr(transport, "get_write_buffer_size", int)
+    return int(measure())
 
 
 async def drop(websocket: Any) -> None:

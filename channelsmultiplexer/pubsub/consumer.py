@@ -87,7 +87,7 @@ class RedisListener:
         channels = [name for name in names if not _is_pattern(name)]
         await self._subscription.remove(*channels, patterns=patterns)
 
-    async def __call__(self, scope: Any, receive: Receive, send: Any) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Run the consumer, with one more source of messages."""
         self._subscription = shared(self.redis_url).subscribe()
         merged = _Merged(receive, self._subscription, hasattr(self, "redis_gap"))

@@ -1,5 +1,5 @@
 """
-The demo's streams: four Channels consumers.
+The demo's streams: five Channels consumers.
 
 None of them knows that it shares a socket. Each would serve a WebSocket of its own
 just as well.
@@ -8,6 +8,7 @@ just as well.
 import asyncio
 import contextlib
 import dataclasses
+import os
 from typing import Any
 
 from asgiref.sync import async_to_sync
@@ -16,9 +17,11 @@ from channels.generic.websocket import (
     AsyncWebsocketConsumer,
     JsonWebsocketConsumer,
 )
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db.models import BigIntegerField
 
+from channelsmultiplexer.pubsub import RedisListener, RedisUnavailable
 from demo.metrics import Meter
 from demo.models import Note
 
@@ -40,6 +43,9 @@ class EchoConsumer(AsyncWebsocketConsumer):
 class MetricsConsumer(AsyncJsonWebsocketConsumer):
     """
     Sends a sample of this machine's metrics again and again, and takes no orders.
+
+    With each sample comes the id of the process that serves the client, which is one
+    of several perhaps.
 
     Args:
         interval: Seconds from one sample to the next.
@@ -73,7 +79,8 @@ class MetricsConsumer(AsyncJsonWebsocketConsumer):
         meter = Meter()
         while True:
             await asyncio.sleep(self._interval)
-            await self.send_json(dataclasses.asdict(meter.sample()))
+            sample = dataclasses.asdict(meter.sample())
+            await self.send_json({"process": os.getpid(), **sample})
 
 
 class RoomConsumer(AsyncJsonWebsocketConsumer):
@@ -206,3 +213,44 @@ class NotesConsumer(JsonWebsocketConsumer):
     def _refuse(self, reason: str) -> None:
         """Tell the sender alone."""
         self.send_json({"event": "refused", "reason": reason})
+
+
+class PricesConsumer(RedisListener, AsyncJsonWebsocketConsumer):
+    """
+    Passes on the prices that other programs publish in Redis.
+
+    What is published to ``prices.tea`` is sent as ``price`` with the name ``tea`` and
+    a price: the text as it was published. A server without Redis sends ``unavailable``
+    with a reason, and nothing more.
+    """
+
+    redis_url = settings.REDIS_URL or RedisListener.redis_url
+
+    PREFIX = "prices."
+
+    async def connect(self) -> None:
+        """
+        Listen, or tell the client why not.
+        """
+        if settings.REDIS_URL:
+            # Before accept(), so that a client that is in misses nothing.
+            try:
+                await self.listen(f"{self.PREFIX}*")
+            except RedisUnavailable:
+                # "Try again later", which the browser module does.
+                return await self.close(1013, "Redis doesn't answer.")
+        await self.accept()
+        if not settings.REDIS_URL:
+            reason = (
+                "Prices come through Redis, and this server has none. Start one, then"
+                " the demo with REDIS_URL: testproject/README.rst has the commands."
+            )
+            await self.send_json({"event": "unavailable", "reason": reason})
+
+    async def redis_message(self, event: dict[str, Any]) -> None:
+        """
+        Send a price to the client.
+        """
+        name = event["channel"].decode().removeprefix(self.PREFIX)
+        price = event["data"].decode()
+        await self.send_json({"event": "price", "name": name, "price": price})

@@ -12,6 +12,7 @@ from demo.consumers import (
     EchoConsumer,
     MetricsConsumer,
     NotesConsumer,
+    PricesConsumer,
     RoomConsumer,
 )
 
@@ -33,11 +34,12 @@ class DemoDemultiplexer(AsyncJsonWebsocketDemultiplexer):
         "echo": EchoConsumer.as_asgi(),
         "metrics": MetricsConsumer.as_asgi(),
         "notes": NotesConsumer.as_asgi(),
+        "prices": PricesConsumer.as_asgi(),
         "rooms": URLRouter(room_urlpatterns),
     }
 
-    # The other three, and eight rooms.
-    max_streams = 11
+    # The other four, and eight rooms.
+    max_streams = 12
 
 
 websocket_urlpatterns: list[Any] = [

@@ -6,7 +6,10 @@ environment:
 
 REDIS_URL
     Carries the channel layer over this Redis server, so that several processes
-    share the rooms.
+    share the rooms, and brings the prices that are published there.
+
+DEMO_CHANNEL_LAYER
+    Which of channels_redis' layers it is: ``core``, unless set, or ``pubsub``.
 
 DEMO_DATABASE
     Path of the SQLite file; ``demo.sqlite3`` beside ``manage.py`` unless set.
@@ -87,16 +90,28 @@ CHANNEL_LAYERS: dict[str, dict[str, Any]] = {
     "default": {"BACKEND": "channels.layers.InMemoryChannelLayer"},
 }
 
-if redis_url := os.environ.get("REDIS_URL"):
+# Empty, there is none.
+REDIS_URL = os.environ.get("REDIS_URL", "")
+
+REDIS_CHANNEL_LAYERS = {
+    # Keeps messages in lists, where they wait for a process that is busy.
+    "core": "channels_redis.core.RedisChannelLayer",
+    # Publishes them, over one connection a process: what is sent while that is lost
+    # is lost, too.
+    "pubsub": "channels_redis.pubsub.RedisPubSubChannelLayer",
+}
+
+if REDIS_URL:
     CHANNEL_LAYERS["default"] = {
-        "BACKEND": "channels_redis.core.RedisChannelLayer",
+        "BACKEND": REDIS_CHANNEL_LAYERS[os.environ.get("DEMO_CHANNEL_LAYER", "core")],
         "CONFIG": {
             "hosts": [
                 {
-                    "address": redis_url,
-                    # Every stream in a room waits on a connection of its own, for as
-                    # long as nobody says anything. Since redis-py 8 a pool has 100,
-                    # and a wait lasts 5 seconds, unless told otherwise.
+                    "address": REDIS_URL,
+                    # In the core layer every stream in a room waits on a connection
+                    # of its own, for as long as nobody says anything. Since redis-py
+                    # 8 a pool has 100, and a wait lasts 5 seconds, unless told
+                    # otherwise.
                     "max_connections": 10_000,
                     "socket_timeout": None,
                 }

@@ -309,6 +309,7 @@ function showSample(sample) {
   samples.splice(0, samples.length - SAMPLES_SHOWN);
   drawLine(".cpu", samples.map(({ cpu }) => cpu));
   drawLine(".memory", samples.map(({ memory }) => memory));
+  byId("process").textContent = sample.process;
   byId("cpu").textContent = `${sample.cpu.toFixed(1)} %`;
   byId("memory").textContent = `${sample.memory.toFixed(1)} %`;
   byId("received").textContent = `${bytes.format(sample.received)}/s`;
@@ -317,6 +318,54 @@ function showSample(sample) {
 
 // The line begins anew with every opening: it has no gap for what wasn't measured.
 new Card("metrics", cardElement("metrics"), showSample, () => samples.splice(0));
+
+// prices
+
+const change = new Intl.NumberFormat("en", {
+  minimumFractionDigits: 2,
+  maximumFractionDigits: 2,
+  signDisplay: "exceptZero",
+});
+
+// A row of the table for each name.
+const priceRows = new Map();
+
+function receivePrice(content) {
+  switch (content.event) {
+    case "price":
+      showPrice(content);
+      break;
+    case "unavailable":
+      byId("prices").dataset.empty = content.reason;
+      break;
+  }
+}
+
+function showPrice({ name, price }) {
+  const row = priceRows.get(name) ?? addPriceRow(name);
+  const [, priceCell, changeCell] = row.cells;
+  // No number for the first price, nor after one that is none itself.
+  const percent = 100 * (price / (priceCell.textContent || NaN) - 1);
+  priceCell.textContent = price;
+  changeCell.textContent = Number.isFinite(percent) ? `${change.format(percent)} %` : "";
+  changeCell.className = percent > 0 ? "up" : percent < 0 ? "down" : "muted";
+}
+
+/** Add a row where the alphabet has it. */
+function addPriceRow(name) {
+  const box = byId("prices");
+  if (priceRows.size === 0) box.append(makeFrom("prices-template"));
+  const heading = make("th", name);
+  heading.scope = "row";
+  const row = make("tr", heading, make("td"), make("td"));
+  priceRows.set(name, row);
+  const body = box.querySelector("tbody");
+  const next = Array.from(body.rows).find((other) => other.cells[0].textContent > name);
+  body.insertBefore(row, next ?? null);
+  return row;
+}
+
+new Card("prices", cardElement("prices"), receivePrice);
 
 // notes
 

@@ -1,0 +1,198 @@
+"""
+Filters and handlers: everything that comes in, for who wants it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from channelsmultiplexer.client import (
+    Multiplex,
+)
+from feed import (
+    PATIENCE,
+    Feed,
+    next_event,
+    within,
+)
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+# Which messages (rows) match which filters: the table of the interface's own rule.
+MESSAGES = [
+    {"a": 1, "c": 2},
+    {"b": 2, "c": 3, "d": 4},
+    {"a": 2, "c": 2},
+    {"b": 2, "c": 4, "d": 4},
+    {"a": True},
+    {"a": {"x": 1}},
+    {"a": {"x": 1, "y": 2}},
+    {"a": None},
+    {},
+    [1],
+]
+FILTERS = [
+    (None, range(10)),
+    ([], range(10)),
+    ([{}], range(10)),
+    ([{"a": 1}, {"b": 2, "c": 3}], [0, 1, 4]),
+    ([{"a": 1, "c": 2}], [0]),
+    ([{"a": {"x": 1}}], [5]),
+    ([{"a": None}], [7]),
+    ([{"zzz": None}], []),
+]
+
+
+@pytest.mark.parametrize(("filters", "expected"), FILTERS)
+async def test_filters(filters, expected):
+    """A message matches a filter if it has all pairs of any of its dicts."""
+    async with Feed() as feed, Multiplex(feed.url) as mux:
+        stream = mux.stream_filter(filters)
+        rest = mux.stream_filter([{"the": "end"}])
+        for message in [*MESSAGES, {"the": "end"}]:
+            await feed.sockets[0].send(json.dumps(message))
+        await rest.recv(PATIENCE)
+        got = await stream.recv_many() if expected else []
+        if got and got[-1] == {"the": "end"}:
+            got.pop()
+        assert got == [MESSAGES[i] for i in expected]
+
+
+async def test_stalled():
+    """A stream on which many wait has them all, and goes on (A2)."""
+    async with Feed() as feed, Multiplex(feed.url) as mux:
+        stream, live = mux.stream_filter(), mux.stream_filter()
+        for i in range(500):
+            await feed.sockets[0].send(str(i))
+            await live.recv(PATIENCE)
+        assert await stream.recv_many() == list(range(500))
+        await feed.sockets[0].send("500")
+        assert await stream.recv(PATIENCE) == 500
+
+
+async def test_handler():
+    """A slow handler delays nobody; a removed one isn't called."""
+    release, slow, quick = asyncio.Event(), [], []
+
+    async def dawdle(message):
+        slow.append(message)
+        await release.wait()
+
+    async with Feed() as feed, Multiplex(feed.url) as mux:
+        mux.add_handler(dawdle)
+        handle = mux.add_handler(quick.append)
+        stream = mux.stream_filter()
+        for i in range(10):
+            await feed.sockets[0].send(str(i))
+            assert await stream.recv(PATIENCE) == i
+        assert (slow, quick) == ([0], list(range(10)))
+        await handle.remove()
+        await feed.sockets[0].send("10")
+        assert await stream.recv(PATIENCE) == 10
+        assert len(quick) == 10
+
+
+async def test_handler_raises(caplog):
+    """What a handler raises is logged, and the next message handled."""
+    handled = []
+
+    def fails(message):
+        handled.append(message)
+        raise LookupError(message)
+
+    async with Feed() as feed, Multiplex(feed.url) as mux:
+        mux.add_handler(fails)
+        stream = mux.stream_filter()
+        for i in range(2):
+            await feed.sockets[0].send(str(i))
+            await stream.recv(PATIENCE)
+        await asyncio.sleep(0)  # Let the handler have its turn.
+    assert handled == [0, 1]
+    assert len(caplog.records) == 2
+
+
+async def test_handled():
+    """What has been handled waits nowhere else (J18)."""
+    handled = asyncio.Queue()
+    async with Feed() as feed, Multiplex(feed.url) as mux:
+        mux.add_handler(handled.put_nowait)
+        for i in range(100):
+            await feed.sockets[0].send(str(i))
+        assert [await within(handled.get()) for _ in range(100)] == list(range(100))
+        stats = mux.stats()
+        assert (stats.received, stats.delivered, stats.queued) == (100, 100, 0)
+
+
+async def test_handler_adds_handlers():
+    """Handlers added while a message is handled take it from nobody (A6)."""
+    first, added = [], []
+
+    def adds(message):
+        first.append(message)
+        mux.add_handler(added.append)
+
+    async with Feed() as feed, Multiplex(feed.url) as mux:
+        mux.add_handler(adds)
+        stream = mux.stream_filter()
+        for i in range(5):
+            await feed.sockets[0].send(str(i))
+            assert await stream.recv(PATIENCE) == i
+        await asyncio.sleep(0)  # Let those that were added have their turn.
+        assert first == [0, 1, 2, 3, 4]
+        # Each gets what comes after it.
+        assert sorted(added) == [1, 2, 2, 3, 3, 3, 4, 4, 4, 4]
+
+
+async def test_handler_removes_itself():
+    """A handler may remove itself; the others go on."""
+    first, handles = [], []
+
+    async def leaves(message):
+        first.append(message)
+        await handles[0].remove()
+
+    async with Feed() as feed, Multiplex(feed.url) as mux:
+        handles.append(mux.add_handler(leaves))
+        stream = mux.stream_filter()
+        for i in range(3):
+            await feed.sockets[0].send(str(i))
+            assert await stream.recv(PATIENCE) == i
+        assert first == [0]
+
+
+async def test_shared():
+    """However many get a message, it is read once, and the same for all (A9)."""
+    read = []
+
+    def note(message):
+        read.append(message)
+        return message
+
+    async with Feed() as feed, Multiplex(feed.url, post_processors=[note]) as mux:
+        streams = [mux.stream_filter([{"s": i % 10}]) for i in range(1000)]
+        await feed.sockets[0].send('{"s":7}')
+        got = [await stream.recv(PATIENCE) for stream in streams[7::10]]
+        assert read == [{"s": 7}]
+        assert all(message is read[0] for message in got)
+        assert mux.stats().total_messages_routed == 100
+
+
+async def test_exit_at_once():
+    """Exit before anything else ends what waits, and leaves nothing (A8)."""
+    async with Feed() as feed:
+        mux = Multiplex(feed.url)
+        mux.add_handler(print)
+        stream = mux.stream_filter()
+        await within(mux.exit())
+        assert [message async for message in stream] == []
+
+
+async def test_handler_closes():
+    """A handler may close the connection."""
+    async with Feed() as feed, Multiplex(feed.url) as mux:
+        mux.add_handler(lambda message: mux.close())
+        await feed.sockets[0].send("0")
+        await within(next_event(mux.events(), "closed"))

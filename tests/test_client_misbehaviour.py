@@ -1,0 +1,326 @@
+"""
+Servers that misbehave: each gets what it deserves, soon, and leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+
+import pytest
+
+from channelsmultiplexer.client import (
+    Closed,
+    Connection,
+    State,
+)
+from feed import (
+    GARBAGE,
+    PATIENCE,
+    Feed,
+    assert_conserved,
+    at_once,
+    connection,
+    next_event,
+    within,
+)
+from guard import blocked
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1012, 1013])
+async def test_comes_back(code, transport):
+    """A server that closes, normally or not, is connected to again (A1)."""
+    async with Feed() as feed, connection(feed, transport=transport) as client:
+        events = client.events()
+        await feed.sockets[0].close(code, "later")
+        event = await within(next_event(events, "disconnected"))
+        assert (event.code, event.reason) == (code, "later")
+        await (await feed.socket(1)).send("again")
+        assert await client.receive(PATIENCE) == "again"
+
+
+@pytest.mark.parametrize("code", [1008, 4401, 4403])
+async def test_fatal_code(code, transport):
+    """A code that says the same next time ends it, with code and reason (J6, J9)."""
+    async with Feed() as feed, connection(feed, transport=transport) as client:
+        waiting = asyncio.ensure_future(client.receive())
+        await feed.sockets[0].close(code, "never")
+        with pytest.raises(Closed, match="never") as caught:
+            await within(waiting)
+        assert caught.value.code == code
+        assert caught.value.__cause__ is not None
+        assert len(feed.sockets) == 1
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410])
+async def test_fatal_status(status, transport):
+    """A handshake that is refused for good isn't tried again (J9)."""
+    async with Feed() as feed, connection(feed, transport=transport) as client:
+        feed.answers = [(status, {})]
+        await feed.sockets[0].close(1012)
+        with pytest.raises(Closed, match=f"HTTP {status}"):
+            await client.receive(PATIENCE)
+        assert len(feed.requests) == 2
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+async def test_retry_after(status, transport):
+    """Retry-After is the least delay before the next attempt."""
+    async with Feed() as feed, connection(feed, transport=transport) as client:
+        events = client.events()
+        feed.answers = [(status, {"Retry-After": "77"})]
+        await feed.sockets[0].close(1012)
+        first = await within(next_event(events, "retrying"))
+        second = await within(next_event(events, "retrying"))
+        assert (first.delay, second.delay) == (0, 77)
+
+
+async def test_retry_after_date():
+    """Retry-After can be a date."""
+    when = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=1)
+    date = when.strftime("%a, %d %b %Y %H:%M:%S GMT")
+    async with Feed() as feed, connection(feed) as client:
+        events = client.events()
+        feed.answers = [(503, {"Retry-After": date})]
+        await feed.sockets[0].close(1012)
+        await within(next_event(events, "retrying"))
+        event = await within(next_event(events, "retrying"))
+        assert 3500 < event.delay <= 3600
+
+
+@pytest.mark.parametrize("code", [1000, 1011])
+async def test_accepts_and_closes(code, transport):
+    """A server that accepts and closes isn't called without pause (J8)."""
+
+    async def close(socket):
+        await socket.close(code)
+
+    async with Feed(close) as feed:
+        delays = {"delays": lambda: iter([0, 0, 3600])}
+        client = connection(feed, transport=transport, **delays)
+        events = client.events()
+        await client.connect()
+        for _ in range(3):
+            event = await within(next_event(events, "retrying"))
+        assert event.delay == 3600
+        assert len(feed.sockets) == 3
+        await client.close()
+
+
+async def test_vanished(transport):
+    """A link that breaks without a word is a loss with code 1006."""
+    async with Feed() as feed, connection(feed, transport=transport) as client:
+        events = client.events()
+        feed.sockets[0].transport.abort()
+        event = await within(next_event(events, "disconnected"))
+        assert event.code == 1006
+        await feed.socket(1)
+
+
+async def test_half_a_frame(transport):
+    """A link that breaks in the middle of a message is a loss, and that is lost."""
+    async with Feed() as feed, connection(feed, transport=transport) as client:
+        # Text of 256 bytes, of which one comes.
+        feed.sockets[0].transport.write(b"\x81\x7e\x01\x00x")
+        feed.sockets[0].transport.write_eof()
+        await (await feed.socket(1)).send("whole")
+        assert await client.receive(PATIENCE) == "whole"
+
+
+async def test_half_closed(transport):
+    """A server that stops writing and doesn't close is a loss."""
+    async with Feed() as feed, connection(feed, transport=transport) as client:
+        events = client.events()
+        feed.sockets[0].transport.write_eof()
+        assert (await within(next_event(events, "disconnected"))).code == 1006
+        await feed.socket(1)
+
+
+async def test_silence(transport):
+    """A link on which nothing comes is dropped after the message timeout."""
+    async with (
+        Feed() as feed,
+        connection(
+            feed, transport=transport, message_timeout=0.05, close_timeout=0.05
+        ) as client,
+    ):
+        event = await within(next_event(client.events(), "disconnected"))
+        assert isinstance(event.error, TimeoutError)
+        await feed.socket(1)
+        await within(feed.sockets[0].wait_closed())
+
+
+async def test_heartbeat_dead(transport):
+    """Heartbeats drop a link whose other end has stopped, and close it (N3, J5)."""
+    quick = {"heartbeat": 0.05, "close_timeout": 0.05, "delays": lambda: iter([3600])}
+    async with (
+        Feed() as feed,
+        connection(feed, transport=transport, **quick) as client,
+    ):
+        events = client.events()
+        feed.sockets[0].transport.pause_reading()
+        event = await within(next_event(events, "disconnected"))
+        assert event.code in (1006, 1011)
+        assert client.state is State.CONNECTING
+        feed.sockets[0].transport.resume_reading()
+        await within(feed.sockets[0].wait_closed())
+
+
+async def test_heartbeat_deaf(transport):
+    """Heartbeats drop a link that takes nothing of what is sent."""
+    quick = {"heartbeat": 0.05, "close_timeout": 0.05, "compression": None}
+    async with (
+        Feed() as feed,
+        connection(feed, transport=transport, **quick) as client,
+    ):
+        events = client.events()
+        feed.sockets[0].transport.pause_reading()
+        # More than the network takes.
+        sending = await blocked(client.send("x" * 20_000_000))
+        event = await within(next_event(events, "disconnected"))
+        assert event.code in (1006, 1011)
+        await within(sending)
+        await feed.socket(1)
+
+
+async def test_close_of_a_deaf_server(transport):
+    """Close doesn't wait for a server that doesn't read, nor does a send."""
+    options = {"transport": transport, "close_timeout": 0.05, "compression": None}
+    async with Feed() as feed, connection(feed, **options) as client:
+        feed.sockets[0].transport.pause_reading()
+        # More than the network takes.
+        sending = await blocked(client.send("x" * 20_000_000))
+        await within(client.close())
+        await within(sending)
+
+
+async def test_redirect(transport):
+    """A redirect is followed."""
+    async with Feed() as feed, Feed() as other:
+        other.answers = [(302, {"Location": feed.url})]
+        async with connection(other, transport=transport):
+            assert len(feed.sockets) == 1
+
+
+async def test_redirects_without_end(transport):
+    """Redirects that lead nowhere end it."""
+    async with Feed() as feed:
+        feed.answers = [(302, {"Location": feed.url})] * 1000
+        with pytest.raises(Closed, match=r"redirects|HTTP 302"):
+            await within(connection(feed, transport=transport).connect(PATIENCE))
+
+
+async def test_garbage_handshake():
+    """What isn't a WebSocket server is an error that says so."""
+
+    async def garbage(reader, writer):
+        writer.write(b"SSH-2.0-OpenSSH\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(garbage, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    client = Connection(f"ws://127.0.0.1:{port}/", delays=at_once)
+    with pytest.raises(Closed, match="InvalidMessage"):
+        await within(client.connect())
+    server.close()
+    await server.wait_closed()
+
+
+async def test_invalid_frames(transport):
+    """Bytes that are no WebSocket frame are a loss."""
+    async with Feed() as feed, connection(feed, transport=transport) as client:
+        events = client.events()
+        feed.sockets[0].transport.write(b"\xff" * 100)
+        assert (await within(next_event(events, "disconnected"))).code in (1002, 1006)
+        await feed.socket(1)
+
+
+@pytest.mark.parametrize("compression", [None, "deflate"])
+async def test_fragments(transport, compression):
+    """A message in fragments, compressed or not, is one message (J12)."""
+    options = {"transport": transport, "compression": compression}
+    async with Feed() as feed, connection(feed, **options) as client:
+        (socket,) = feed.sockets
+        assert len(socket.protocol.extensions) == (compression is not None)
+
+        async def fragments():
+            yield "frag"
+            # Control frames may come between.
+            await socket.ping()
+            yield "ment"
+            yield "ed" * 1000
+
+        await socket.send(fragments())
+        assert await client.receive(PATIENCE) == "fragmented" + "ed" * 999
+
+
+async def test_burst_before_the_first_read(transport):
+    """A burst before the first read waits for it; nothing is lost."""
+
+    async def greet(socket):
+        for i in range(5000):
+            await socket.send(str(i))
+        sent.set()
+
+    sent = asyncio.Event()
+    async with Feed(greet) as feed, connection(feed, transport=transport) as client:
+        await within(sent.wait())
+        got = [await client.receive(PATIENCE) for _ in range(5000)]
+        assert got == [str(i) for i in range(5000)]
+
+
+async def test_burst_for_nobody(transport):
+    """What a server sends before anybody subscribes is counted, not kept (J18)."""
+
+    async def greet(socket):
+        for _ in range(5000):
+            await socket.send('{"stream":"b","data":1}')
+
+    async with Feed(greet) as feed, feed.client(transport=transport) as mux:
+        # The server confirms it once all that has been read.
+        await mux.subscribe("a", timeout=PATIENCE)
+        stats = mux.stats()
+        assert (stats.received, stats.unrouted, stats.control) == (5001, 5000, 1)
+
+
+async def test_max_size(transport):
+    """max_size holds for what comes out of compression (J19)."""
+    async with (
+        Feed() as feed,
+        connection(feed, transport=transport, max_size=100_000) as client,
+    ):
+        events = client.events()
+        await feed.sockets[0].send("x" * 10_000_000)
+        event = await within(next_event(events, "disconnected"))
+        assert event.code in (1006, 1009)
+        await feed.socket(1)
+
+
+async def test_large_message():
+    """A large message is received if max_size allows it (J19)."""
+    async with Feed() as feed, connection(feed, max_size=2**25) as client:
+        await feed.sockets[0].send("x" * 2**24)
+        assert len(await client.receive(PATIENCE)) == 2**24
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"channel_key": "stream"},
+        {"channel_key": None, "channel_extractor": lambda m: m.get("stream")},
+    ],
+)
+async def test_garbage(options):
+    """Garbage, arrays, unhashable channels: counted, and harming nobody (J11)."""
+    async with Feed() as feed, feed.client(**options) as mux:
+        trades = await mux.subscribe("a")
+        for frame in [*GARBAGE, b"\xff\xfe"]:
+            await feed.sockets[0].send(frame)
+        await feed.publish("a", "fine")
+        assert (await trades.recv(PATIENCE))["data"] == "fine"
+        stats = mux.stats()
+        assert stats.undecodable + stats.unrouted == len(GARBAGE) + 1
+        assert stats.undecodable > 0
+        assert_conserved(stats)
