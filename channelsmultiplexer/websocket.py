@@ -21,7 +21,16 @@ from . import dialects
 from .control import Control, exact
 from .envelope import SUBPROTOCOL, Envelope
 from .exceptions import InboxFull, InvalidFrame
-from .stream import Application, Message, Stream, StreamState
+from .stats import Ledger
+from .stream import (
+    UNKNOWN,
+    Application,
+    By,
+    Ending,
+    Message,
+    Stream,
+    StreamState,
+)
 
 __all__ = ["MultiplexedWebsocket", "fresh"]
 
@@ -74,6 +83,9 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
     # The first exception that an application raised.
     _error: BaseException | None
 
+    # How the socket ended, as far as its applications know.
+    _ending: Ending = UNKNOWN
+
     # Done when the socket has failed elsewhere than in a reader.
     _failure: asyncio.Future[BaseException]
 
@@ -87,6 +99,13 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
 
     # If a subclass has message handlers of its own.
     _has_handlers: ClassVar[bool] = False
+
+    # The figures of this class; its subclasses have their own.
+    _ledger: ClassVar[Ledger]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._ledger = Ledger()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """
@@ -102,7 +121,9 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
                 a hook of a subclass raised.
         """
         # State is per socket, and one instance may serve many.
-        await fresh(self)._serve(scope, receive, send)
+        socket = fresh(self)
+        with self._ledger.serving(socket):
+            await socket._serve(scope, receive, send)
 
     # What the subclass defines
 
@@ -202,6 +223,7 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
                 frame = message["bytes"] if text is None else text
                 await self._route(self._dialect.codec.decode(frame))
         except InvalidFrame as error:
+            self._ledger.invalid_frames += not error.late
             await self.invalid_frame(error)
 
     async def _send(self, message: Message) -> None:
@@ -215,12 +237,18 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
         except OSError:
             self._end_socket(1006)
 
-    def _end_socket(self, code: int, reason: str | None = None) -> None:
+    def _end_socket(
+        self, code: int, reason: str | None = None, by: By = "client"
+    ) -> None:
         """Disconnect every application: the client is gone."""
+        if self.closing:
+            by = "server"
+        if self._ending is UNKNOWN:
+            self._ending = Ending(code, reason or "", by, self._accept_sent)
         self.closing = True
         self._accepted.set()
         for stream in list(self._streams.values()):
-            self._retire(stream)
+            self._retire(stream, code, reason, by)
             stream.disconnect(code, reason)
 
     def _count_running(self) -> int:
@@ -252,7 +280,7 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
         """End all that was started here."""
         for reader in readers:
             reader.cancel()
-        self._end_socket(1001)
+        self._end_socket(1001, by="server")
         try:
             await asyncio.wait(readers)
             await self._wait_applications()
@@ -269,23 +297,28 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
 
     # The streams
 
-    def _start(self, name: str, application: Application, scope: Any) -> None:
+    def _start(
+        self, name: str, path: str, application: Application, scope: Any
+    ) -> None:
         """Run an application behind a new stream."""
         stream = Stream(
             name,
             self._dialect.codec.wrapper(name),
+            path=path,
+            scope=scope,
             inbox_limit=self.inbox_limit,
             close_timeout=self.application_close_timeout,
         )
         self._streams[name] = stream
         self._running.add(stream)
-        stream.task = asyncio.create_task(self._run(stream, application, scope))
+        self._ledger.open(stream)
+        stream.task = asyncio.create_task(self._run(stream, application))
         stream.task.add_done_callback(functools.partial(self._reap, stream))
 
-    async def _run(self, stream: Stream, application: Application, scope: Any) -> None:
+    async def _run(self, stream: Stream, application: Application) -> None:
         """Run the application of a stream, and see to it that its end is known."""
         send = functools.partial(self._from_application, stream)
-        error = await stream.run(application, scope, send)
+        error = await stream.run(application, send)
         if isinstance(error, asyncio.CancelledError):
             logger.warning("The application of stream %a was cancelled", stream.name)
         elif error is not None:
@@ -293,12 +326,13 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
                 "The application of stream %a raised", stream.name, exc_info=error
             )
         if stream.is_live:
-            self._retire(stream)
+            self._retire(stream, 1011 if error is not None else None)
             stream.farewell = {"type": "websocket.close"}
             if error is not None:
                 self._error = self._error or error
                 stream.farewell["code"] = 1011
         stream.end()
+        self._ledger.close(stream)
         if stream.farewell is not None:
             await self.websocket_close(stream.farewell, stream.name)
         elif stream.announcement is not None and not stream.announcement.done():
@@ -306,18 +340,32 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
 
     def _reap(self, stream: Stream, task: asyncio.Task[None]) -> None:
         self._running.discard(stream)
+        # If the task was cancelled before it ran.
+        if stream.state is not StreamState.CLOSED:
+            self._ledger.close(stream)
         # A hook of the subclass raised: what an application raises ends in _run.
         if not task.cancelled() and (error := task.exception()) is not None:
             self._fail(error)
 
-    def _retire(self, stream: Stream) -> None:
-        """Take no more frames for a stream."""
+    def _retire(
+        self,
+        stream: Stream,
+        code: int | None,
+        reason: str | None = None,
+        by: By = "application",
+    ) -> None:
+        """Take no more frames for a stream: it has ended for the client."""
+        accepted = stream.state is StreamState.OPEN
+        code = code or (1000 if accepted else 4403)
+        stream.ending = Ending(code, reason or "", by, accepted)
         del self._streams[stream.name]
         self._dialect.retire(stream.name)
 
-    def _disconnect(self, stream: Stream, code: int, reason: str | None) -> None:
+    def _disconnect(
+        self, stream: Stream, code: int, reason: str | None, by: By = "client"
+    ) -> None:
         """End a stream from the client's side: it is over when its application is."""
-        self._retire(stream)
+        self._retire(stream, code, reason, by)
         stream.farewell = {"type": "websocket.close", "code": code, "reason": reason}
         stream.disconnect(code, reason)
 
@@ -328,8 +376,14 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
         stream = self._streams.get(frame.stream)
         if stream is None:
             return self._miss(frame.stream)
-        key = "text" if isinstance(frame.data, str) else "bytes"
-        return await self._put(stream, {"type": "websocket.receive", key: frame.data})
+        data = frame.data
+        if isinstance(data, str):
+            key, size = "text", len(data) if data.isascii() else _utf8_length(data)
+        else:
+            key, size = "bytes", len(data)
+        stream.frames_received += 1
+        stream.bytes_received += size
+        return await self._put(stream, {"type": "websocket.receive", key: data})
 
     def _miss(self, name: str) -> None:
         """Drop a frame for a stream that isn't open, or raise what is wrong."""
@@ -360,7 +414,7 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
             put.cancel()
 
     async def _close_stream(self, stream: Stream, code: int, reason: str) -> None:
-        self._retire(stream)
+        self._retire(stream, code, reason, "server")
         stream.disconnect(code, reason)
         message = {"type": "websocket.close", "code": code, "reason": reason}
         await self.websocket_close(message, stream.name)
@@ -384,7 +438,7 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
             case "websocket.close":
                 if stream.is_live:
                     message = _checked(message)
-                    self._retire(stream)
+                    self._retire(stream, message.get("code"), message.get("reason"))
                     code = message.get("code") or 1000
                     stream.disconnect(code, message.get("reason"), drop=True)
                     await self._announce(stream, message)
@@ -417,15 +471,29 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
         # A frame that crosses the end is nobody's fault.
         if stream.state is not StreamState.OPEN:
             return
+        text = message.get("text")
+        if text is None:
+            size = len(message["bytes"])
+        else:
+            # A translation may be lazy, and no str.
+            if type(text) is not str:
+                text = exact(text)
+            size = len(text) if text.isascii() else _utf8_length(text)
+        stream.frames_sent += 1
+        stream.bytes_sent += size
         if self._hooks_out:
             return await self.websocket_send(message, stream.name)
         frame: Message = {"type": "websocket.send"}
-        text = message.get("text")
         if text is not None:
             frame["text"] = stream.wrapper.text(text)
         else:
             frame["bytes"] = stream.wrapper.binary(message["bytes"])
         await self._send(frame)
+
+
+def _utf8_length(text: str) -> int:
+    # A lone surrogate is no UTF-8, and travels escaped.
+    return len(text.encode(errors="surrogatepass"))
 
 
 def _checked(message: Message) -> Message:

@@ -106,7 +106,15 @@ IMPORTS = {
     "client.transports": ({"exceptions"}, {"websockets"}),
     "control": ({"exceptions"}, {"msgspec"}),
     "demultiplexer": (
-        {"control", "dialects", "envelope", "exceptions", "stream", "websocket"},
+        {
+            "control",
+            "dialects",
+            "envelope",
+            "exceptions",
+            "stats",
+            "stream",
+            "websocket",
+        },
         {"asgiref", "channels"},
     ),
     "dialects": ({"envelope", "exceptions"}, set()),
@@ -147,12 +155,20 @@ IMPORTS = {
     "pubsub.promises": ({"exceptions", "listening", "registry"}, set()),
     "pubsub.registry": ({"exceptions"}, set()),
     "pubsub.subscriptions": ({"exceptions", "listening", "registry"}, set()),
+    "stats": ({"stream"}, set()),
     "templatetags.__init__": (set(), set()),
     "templatetags.channelsmultiplexer": (set(), {"django"}),
     "stream": ({"envelope", "exceptions", "inbox"}, set()),
     "testing": ({"control", "envelope", "exceptions"}, {"asgiref"}),
     "websocket": (
-        {"control", "dialects", "envelope", "exceptions", "stream"},
+        {
+            "control",
+            "dialects",
+            "envelope",
+            "exceptions",
+            "stats",
+            "stream",
+        },
         {"channels", "django"},
     ),
 }
