@@ -15,12 +15,14 @@ from typing import Any, ClassVar, Literal
 from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from channels.layers import get_channel_layer
+from django.dispatch import Signal
 from django.utils.functional import Promise
 
 from . import dialects
 from .control import Control, exact
 from .envelope import SUBPROTOCOL, Envelope
 from .exceptions import InboxFull, InvalidFrame
+from .signals import announce, stream_closed, stream_opened
 from .stats import Ledger
 from .stream import (
     UNKNOWN,
@@ -333,10 +335,27 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
                 stream.farewell["code"] = 1011
         stream.end()
         self._ledger.close(stream)
-        if stream.farewell is not None:
-            await self.websocket_close(stream.farewell, stream.name)
-        elif stream.announcement is not None and not stream.announcement.done():
-            await stream.announcement
+        try:
+            if stream.farewell is not None:
+                await self.websocket_close(stream.farewell, stream.name)
+            elif stream.announcement is not None and not stream.announcement.done():
+                await stream.announcement
+        finally:
+            if stream_closed.receivers and stream.ending.accepted:
+                code, reason, by, _ = stream.ending
+                ending = {"code": code, "reason": reason, "by": by}
+                await self._signal(stream_closed, stream, **ending)
+
+    async def _signal(self, signal: Signal, stream: Stream, **named: Any) -> None:
+        """Tell the receivers of a signal about a stream."""
+        await announce(
+            signal,
+            type(self),
+            scope=stream.scope,
+            stream=stream.name,
+            path=stream.path,
+            **named,
+        )
 
     def _reap(self, stream: Stream, task: asyncio.Task[None]) -> None:
         self._running.discard(stream)
@@ -435,6 +454,8 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
                         and stream.name in self.applications_accepting_frames
                     ):
                         stream.accept()
+                        if stream_opened.receivers:
+                            await self._signal(stream_opened, stream)
             case "websocket.close":
                 if stream.is_live:
                     message = _checked(message)

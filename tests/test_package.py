@@ -54,6 +54,7 @@ FILES = {
     "py.typed",
     "static/channelsmultiplexer/multiplex.d.ts",
     "static/channelsmultiplexer/multiplex.js",
+    "signals.py",
     "stats.py",
     "stream.py",
     "templatetags/__init__.py",
