@@ -124,8 +124,9 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
         """
         # State is per socket, and one instance may serve many.
         socket = fresh(self)
+        socket._set_up(scope, send)
         with self._ledger.serving(socket):
-            await socket._serve(scope, receive, send)
+            await socket._serve(receive)
 
     # What the subclass defines
 
@@ -155,7 +156,7 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
 
     # The socket
 
-    async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
+    def _set_up(self, scope: Any, send: Any) -> None:
         self.scope = {**scope, "demultiplexer_cls": type(self)}
         self.closing = False
         self._close_code = None
@@ -173,6 +174,8 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
         self._failure = asyncio.get_running_loop().create_future()
         self._socket_send = send
         self.base_send: Any = self._send
+
+    async def _serve(self, receive: Any) -> None:
         sources = [receive]
         self.channel_layer: Any = get_channel_layer(self.channel_layer_alias)
         if self.channel_layer is not None and (self.groups or self._has_handlers):

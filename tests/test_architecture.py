@@ -161,6 +161,8 @@ IMPORTS = {
     "templatetags.channelsmultiplexer": (set(), {"django"}),
     "stream": ({"envelope", "exceptions", "inbox"}, set()),
     "testing": ({"control", "envelope", "exceptions"}, {"asgiref"}),
+    "urls": ({"views"}, {"django"}),
+    "views": ({"demultiplexer", "stream"}, {"django"}),
     "websocket": (
         {
             "control",
