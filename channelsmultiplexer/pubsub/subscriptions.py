@@ -124,7 +124,7 @@ class Callback(Listening):
             # User code is at fault, and harms itself only; a stray
             # CancelledError, which comes of an await that was cancelled, too.
             except (Exception, asyncio.CancelledError):
-                logger.warning("A callback of %r failed", self, exc_info=True)
+                logger.exception("A callback of %r failed", self)
 
     async def _finish(self, pending: Awaitable[Any] | None) -> None:
         """
@@ -135,7 +135,7 @@ class Callback(Listening):
                 await pending
             # As in _run(). A CancelledError ends the task, and _finished() goes on.
             except Exception:
-                logger.warning("A callback of %r failed", self, exc_info=True)
+                logger.exception("A callback of %r failed", self)
             pending = self._run()
         self.task = None
 
