@@ -790,6 +790,61 @@ async def test_refused_name_is_asked_for_again(redis, limited):
         assert redis.subscribers("bad") == 1
 
 
+async def test_refusal_beside_a_slower_name(limited):
+    """Of two names that are entered at once, the second's refusal is raised."""
+    async with Multiplexer(limited) as mpx:
+        with pytest.raises(NameRefused, match="bad"):
+            await guarded(mpx.subscribe("ok1", "bad").__aenter__())
+
+
+async def test_refusal_before_anybody_waits(limited, caplog):
+    """Who waits for a name that Redis has already refused isn't left to wait."""
+    async with Multiplexer(limited) as mpx:
+        promises = mpx.new_promise_subscription("bad")
+        # The refusal has come when the answer to a later command is there.
+        async with mpx.subscribe("ok1"):
+            with pytest.raises(NameRefused, match="bad"):
+                await guarded(promises.wait_for_activation())
+
+
+async def test_refusal_of_who_comes_after(redis, limited):
+    """A name's leaver isn't told that Redis refuses it to the next who asks."""
+    async with Multiplexer(limited) as mpx:
+        first, second = mpx.subscribe("ok1"), mpx.subscribe("ok1")
+        await first.__aenter__()
+        redis.call("ACL", "SETUSER", "limited", "+@all", "-subscribe")
+        leaving = asyncio.ensure_future(first.aclose())
+        await asyncio.sleep(0)  # It has left, and waits for Redis.
+        await asyncio.sleep(0)  # The command is on its way.
+        with pytest.raises(NameRefused):
+            await guarded(second.__aenter__())
+        assert await guarded(leaving) is None
+
+
+async def test_refused_names_leave_nothing(limited):
+    """A name that was refused and left is forgotten."""
+    async with Multiplexer(limited) as mpx:
+        for number in range(3):
+            with pytest.raises(NameRefused):
+                await guarded(mpx.subscribe(f"bad{number}").__aenter__())
+        # Private: that nothing grows can't be seen from outside.
+        assert not mpx._registry.channels
+
+
+async def test_names_of_an_outage_leave_nothing():
+    """A name that comes and goes while Redis is away is forgotten."""
+    mpx = Multiplexer("redis://127.0.0.1:1")
+    one = mpx.new_channel_subscription(print)
+    for number in range(3):
+        one.add(f"c{number}")
+        await asyncio.sleep(0)  # As if a user came and left.
+        one.remove(f"c{number}")
+    # Private, as above.
+    assert not mpx._registry.channels
+    assert not mpx._registry._dirty
+    await mpx.aclose()
+
+
 # Logins
 
 

@@ -333,6 +333,8 @@ class Multiplexer:
             return
         for route in routes:
             while route.listeners and not route.active:
+                if route.refusal is not None:
+                    raise NameRefused(route.name, route.refusal)
                 self._start()
                 await self._wait(route)
             # To be told of an UNSUBSCRIBE is worth waiting only while we can be.
@@ -343,9 +345,9 @@ class Multiplexer:
             ):
                 await self._wait(route)
 
-    def _settled(self, route: Route, error: NameRefused | None) -> None:
+    def _settled(self, route: Route) -> None:
         if self._waiters:
-            self._wake(route, error)
+            self._wake(route, None)
 
     async def _wait(self, key: Route | None) -> None:
         waiter = asyncio.get_running_loop().create_future()

@@ -88,7 +88,15 @@ class Route:
     One name: who listens to it, and how far its subscription is.
     """
 
-    __slots__ = ("active", "kind", "listeners", "name", "pending", "subscribed")
+    __slots__ = (
+        "active",
+        "kind",
+        "listeners",
+        "name",
+        "pending",
+        "refusal",
+        "subscribed",
+    )
 
     def __init__(self, kind: Kind, name: bytes) -> None:
         self.kind = kind
@@ -102,6 +110,8 @@ class Route:
         # If Redis has answered the last one, and it was to subscribe. Messages
         # that come before belong to nobody who listens now.
         self.active = False
+        # What Redis said when it refused the name, until it is asked again.
+        self.refusal: str | None = None
 
 
 # What waits in a subscription: the route it came by, replies of Redis or an event,
@@ -149,14 +159,14 @@ class Registry:
     Args:
         changed: Called when there is something to tell Redis.
 
-        settled: Called with a route that became active, was given up, or, with
-            the error, was refused.
+        settled: Called with a route that became active, was given up, or was
+            refused.
     """
 
     def __init__(
         self,
         changed: Callable[[], None],
-        settled: Callable[[Route, NameRefused | None], None],
+        settled: Callable[[Route], None],
     ) -> None:
         self._changed = changed
         self._settled = settled
@@ -203,6 +213,9 @@ class Registry:
         route.listeners = left(route.listeners, listener)
         if not route.listeners:
             self._touch(route)
+            # Refused, or there is no link: Redis need not be told.
+            if not route.subscribed:
+                self._drop(route)
 
     # What the connection asks
 
@@ -217,8 +230,6 @@ class Registry:
             wanted = bool(route.listeners)
             if wanted != route.subscribed:
                 groups.setdefault((route.kind, wanted), []).append(route)
-            elif not wanted:
-                self._drop(route)
         self._dirty.clear()
         # Each name is in one group only, so their order is free.
         return [
@@ -235,6 +246,7 @@ class Registry:
         for route in list(self.routes()):
             route.subscribed = route.active = False
             route.pending = 0
+            route.refusal = None
             if route.listeners:
                 self._dirty[route] = None
             else:
@@ -256,7 +268,7 @@ class Registry:
         entry = (route, ACTIVATED, 0)
         for listener in route.listeners:
             listener.put(entry)
-        self._settled(route, None)
+        self._settled(route)
 
     def refused(self, command: Command, reply: str) -> list[Command]:
         """
@@ -293,6 +305,7 @@ class Registry:
 
     def _touch(self, route: Route) -> None:
         if bool(route.listeners) != route.subscribed:
+            route.refusal = None
             self._dirty[route] = None
             self._changed()
 
@@ -309,11 +322,14 @@ class Registry:
 
     def _drop(self, route: Route) -> None:
         if not route.listeners and not route.pending:
-            self._names(route.kind).pop(route.name, None)
-            self._settled(route, None)
+            del self._names(route.kind)[route.name]
+            # Its name may have another route by the time that changes() is called.
+            self._dirty.pop(route, None)
+            self._settled(route)
 
     def _refuse(self, route: Route, reply: str) -> None:
-        error = NameRefused(route.name, reply)
+        route.refusal = reply
+        entry = (route, NameRefused(route.name, reply), 0)
         for listener in route.listeners:
-            listener.put((route, error, 0))
-        self._settled(route, error)
+            listener.put(entry)
+        self._settled(route)
