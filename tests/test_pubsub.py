@@ -7,6 +7,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
+import traceback
 import warnings
 
 import pytest
@@ -24,8 +26,9 @@ from channelsmultiplexer.pubsub import (
     RedisUnavailable,
     SubscriptionIsClosed,
 )
+from guard import blocked
 from recorder import Recorder, guarded
-from redis_server import server
+from redis_server import debian_server, server
 
 
 @pytest.fixture
@@ -848,6 +851,15 @@ async def test_names_of_an_outage_leave_nothing():
 # Logins
 
 
+@pytest.fixture(scope="module")
+def redis_with_password():
+    """
+    Return a Redis server that asks for the password pw.
+    """
+    with server("--requirepass", "pw") as one:
+        yield one
+
+
 async def test_wrong_password(redis):
     """A wrong password is raised to who waits, and logged."""
     with pytest.raises(RedisUnavailable, match="WRONGPASS"):
@@ -882,3 +894,57 @@ async def test_wrong_password_then_right(redis):
     await guarded(mpx.connected_event.wait())
     assert await mpx.publish("a", "1") == 0
     await mpx.aclose()
+
+
+async def test_no_password(redis_with_password):
+    """A password that is asked for and not given is raised to who connects."""
+    with pytest.raises(RedisUnavailable, match="NOAUTH"):
+        async with Multiplexer(redis_with_password.url):
+            pass
+
+
+async def test_too_many_clients(redis):
+    """A server that has too many clients is told as that."""
+    redis.call("CONFIG", "SET", "maxclients", 1)
+    try:
+        with pytest.raises(RedisUnavailable, match="max number of clients"):
+            async with Multiplexer(redis.url):
+                pass
+    finally:
+        redis.call("CONFIG", "SET", "maxclients", 10000)
+
+
+async def test_password_is_in_no_traceback():
+    """A server that repeats the login it didn't understand isn't quoted."""
+    # Debian's: the other doesn't repeat it.
+    with debian_server("--rename-command", "HELLO", "", "--requirepass", "pw") as old:
+        mpx = Multiplexer(old.url, password="mistyped")
+        with pytest.raises(RedisUnavailable) as caught:
+            await guarded(mpx.connect())
+        await mpx.aclose()
+    assert "mistyped" not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_password_is_in_no_repr(redis):
+    """Neither what users hold nor what a debugger shows has the password."""
+    mpx = Multiplexer(f"redis://user:secret@127.0.0.1:{redis.port}")
+    sub = mpx.subscribe("a")
+    login = await mpx._address.login()
+    assert login.password == "secret"
+    assert "secret" not in repr([mpx, mpx._address, login, sub])
+
+
+async def test_end_while_logging_in():
+    """A link that ends in its login is told with its cause."""
+
+    # It stands in for a proxy whose Redis is away.
+    async def hang_up(reader, writer):
+        writer.close()
+
+    proxy = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    mpx = Multiplexer(("127.0.0.1", proxy.sockets[0].getsockname()[1]))
+    with pytest.raises(RedisUnavailable) as caught:
+        await guarded(mpx.connect())
+    assert isinstance(caught.value.__cause__, ConnectionResetError)
+    await mpx.aclose()
+    proxy.close()

@@ -66,23 +66,16 @@ class Connection(asyncio.BufferedProtocol):
             hiredis.ReplyError: If Redis refuses.
             RedisUnavailable: If the link ends first.
         """
-        auth: tuple[str, ...] = ()
-        if login.password is not None:
-            auth = ("AUTH", login.username or "default", login.password)
-        name = ("SETNAME", login.client_name) if login.client_name else ()
-        try:
-            await self.call("HELLO", "3", *auth, *name)
+        # What follows runs outside of the handler of HELLO's error: Redis may have
+        # repeated the command in it, password and all, for a traceback to show.
+        if await self._hello(login):
             self.version = 3
-        except hiredis.ReplyError as error:
-            # Redis 5 has no HELLO, and a proxy may not know it: what they say is
-            # an ERR, or that AUTH comes first.
-            if not str(error).startswith(("ERR", "NOPROTO", "NOPERM", "NOAUTH")):
-                raise
+        else:
             if login.password is not None:
                 username = (login.username,) if login.username else ()
                 await self.call("AUTH", *username, login.password)
-            if name:
-                await self.call("CLIENT", *name)
+            if login.client_name:
+                await self.call("CLIENT", "SETNAME", login.client_name)
         if login.db:
             await self.call("SELECT", str(login.db))
 
@@ -195,10 +188,32 @@ class Connection(asyncio.BufferedProtocol):
 
     # Private
 
+    async def _hello(self, login: Login) -> bool:
+        """Log in by the newer protocol; return if Redis knows it."""
+        auth: tuple[str, ...] = ()
+        if login.password is not None:
+            auth = ("AUTH", login.username or "default", login.password)
+        name = ("SETNAME", login.client_name) if login.client_name else ()
+        try:
+            await self.call("HELLO", "3", *auth, *name)
+        except hiredis.ReplyError as error:
+            said = str(error)
+            # Redis 5 has no HELLO, and a proxy may not know it: what they say is
+            # an ERR, or that AUTH comes first.
+            unknown = ("ERR", "NOPROTO", "NOPERM", *(("NOAUTH",) if auth else ()))
+            if not said.startswith(unknown) or "max number of clients" in said:
+                raise
+            return False
+        return True
+
     def _hang_up(self) -> None:
         peer = self._transport.get_extra_info("socket")
-        with contextlib.suppress(OSError):
-            peer.shutdown(socket.SHUT_RDWR)
+        # By a socket of our own: uvloop's has no shutdown().
+        with (
+            contextlib.suppress(OSError),
+            socket.fromfd(peer.fileno(), peer.family, peer.type) as own,
+        ):
+            own.shutdown(socket.SHUT_RDWR)
 
     def _read(self) -> None:
         gets = self._reader.gets
@@ -280,7 +295,8 @@ async def connect(address: Address, registry: Registry, timeout: float) -> Conne
         if isinstance(error, asyncio.TimeoutError):
             error = TimeoutError(f"no login within {timeout} seconds")
         if isinstance(error, Exception):
-            raise _unavailable(error) from error
+            unavailable = _unavailable(error)
+            raise unavailable from unavailable.__cause__
         raise
     return connection
 
