@@ -659,6 +659,32 @@ def test_event_loop_that_ends(redis):
         pass
 
 
+def test_close_after_the_event_loop(redis):
+    """What is open when its event loop is closed can be closed after it."""
+
+    async def open_all():
+        mpx = Multiplexer(redis.url)
+        promises = mpx.new_promise_subscription("p-")
+        await promises.wait_for_new_promise("1", None)
+        sub = await mpx.subscribe("a").__aenter__()
+        await sub.get()
+        await blocked(sub.get())
+        return mpx, sub, promises
+
+    loop = asyncio.new_event_loop()
+    closables = loop.run_until_complete(open_all())
+    loop.close()
+    for closable in closables:
+        closable.close()
+    while redis.clients():
+        pass
+    del closables, closable
+    # asyncio warns of what was in the loop that nobody closed.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 async def test_fork(redis, mpx):
     """A forked child is refused, and its close() leaves the parent's link."""
@@ -726,6 +752,48 @@ async def test_resp2():
                 assert await mpx.publish("a", "1") == 1
                 assert (await guarded(anext(sub))).data == b"1"
             assert mpx._connection.version == 2
+
+
+@pytest.fixture
+def resp2():
+    """
+    Return a Redis server without HELLO.
+    """
+    with server("--rename-command", "HELLO", "") as old:
+        yield old
+
+
+async def test_close_while_publishing(resp2):
+    """A link that publish() is opening when all is closed is dropped."""
+    mpx = Multiplexer(resp2.url)
+    await mpx.connect()
+    publishing = await blocked(mpx.publish("a", "1"))
+    await mpx.aclose()
+    with pytest.raises(SubscriptionIsClosed):
+        await guarded(publishing)
+    (admin,) = resp2.clients("normal")
+    assert "cmd=client|list" in admin
+
+
+async def test_half_open_second_link(resp2):
+    """publish() by a link of its own fails when the server goes silent."""
+    async with Multiplexer(resp2.url, ping_interval=0.05, ping_timeout=0.05) as mpx:
+        await mpx.publish("a", "1")
+        resp2.signal(signal.SIGSTOP)
+        with pytest.raises(RedisUnavailable):
+            await guarded(mpx.publish("a", "2"))
+        resp2.signal(signal.SIGCONT)
+
+
+async def test_canceled_aclose(redis):
+    """Canceling aclose() drops the link."""
+    mpx = Multiplexer(redis.url)
+    async with mpx.subscribe("a"):
+        closing = await blocked(mpx.aclose())
+        closing.cancel()
+        await asyncio.wait([closing])
+        while redis.clients():
+            pass
 
 
 # Refusals

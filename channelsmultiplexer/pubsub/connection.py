@@ -144,8 +144,10 @@ class Connection(asyncio.BufferedProtocol):
         """
         if not self.lost.done():
             self.call("QUIT").add_done_callback(_retrieve)
-            await asyncio.wait([self.lost], timeout=timeout)
-            self.abort(ConnectionResetError("closed here"))
+            try:
+                await asyncio.wait([self.lost], timeout=timeout)
+            finally:
+                self.abort(ConnectionResetError("closed here"))
 
     # asyncio.BufferedProtocol
 

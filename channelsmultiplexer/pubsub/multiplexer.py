@@ -5,6 +5,7 @@ One Pub/Sub connection for all who listen.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import ssl as _ssl
@@ -172,7 +173,7 @@ class Multiplexer:
         """
         Close, and return when Redis has closed the connection, too.
 
-        Canceling :meth:`aclose` leaves it to the event loop.
+        Canceling :meth:`aclose` drops the link, as :meth:`close` does.
         """
         connection, publisher, keeper = self._connection, self._publisher, self._keeper
         if not self._closed and self._is_at_home():
@@ -398,15 +399,19 @@ class Multiplexer:
 
     def _stop(self) -> None:
         """Let go of everything but the link itself."""
-        if self._keeper is not None and self._is_at_home():
-            self._keeper.cancel()
         self._connection = self._publisher = None
         self.connected_event.clear()
+        is_at_home = self._is_at_home()
         for subscription in list(self._subscriptions):
-            subscription.close()
-        self._dispatcher.close()
-        for key in list(self._waiters):
-            self._wake(key, SubscriptionIsClosed())
+            # Who waits in an event loop that is closed can't be told.
+            with contextlib.suppress(*() if is_at_home else (RuntimeError,)):
+                subscription.close()
+        if is_at_home:
+            if self._keeper is not None:
+                self._keeper.cancel()
+            self._dispatcher.close()
+            for key in list(self._waiters):
+                self._wake(key, SubscriptionIsClosed())
 
     def _changed(self) -> None:
         """Tell Redis, in the next turn: what is undone until then needs no word."""
@@ -491,7 +496,10 @@ class Multiplexer:
             self._publisher_lock = asyncio.Lock()
         async with self._publisher_lock:
             if self._publisher is None or self._publisher.lost.done():
-                self._publisher = await connect(
-                    self._address, self._registry, self._timeout
-                )
+                link = await connect(self._address, self._registry, self._timeout)
+                if self._closed:
+                    link.abort(ConnectionAbortedError("closed here"))
+                    raise SubscriptionIsClosed
+                link.watch(*self._ping)
+                self._publisher = link
             return self._publisher
