@@ -505,6 +505,21 @@ async def test_request(mpx):
         assert await guarded(framed) == b"FRAMED"
 
 
+async def test_request_in_an_outage():
+    """A request's time runs out in an outage, too."""
+    with server() as doomed:
+        async with Multiplexer(doomed.url) as mpx:
+            promises = mpx.new_promise_subscription("p-")
+            await guarded(promises.wait_for_activation())
+            doomed.stop()
+            async with mpx.subscribe() as sub:
+                assert isinstance(await guarded(sub.get()), Gap)
+            asking = asyncio.ensure_future(promises.request("s", "?", timeout=0.05))
+            await asyncio.wait([asking], timeout=5)
+            assert asking.done()
+            assert isinstance(asking.exception(), asyncio.TimeoutError)
+
+
 async def test_promise_before_activation(mpx):
     """A promise can't be made before its subscription is active."""
     promises = mpx.new_promise_subscription("p-")

@@ -154,20 +154,12 @@ class PromiseSubscription:
         Canceling :meth:`request` lets go of the answer, not of the question.
 
         Raises:
-            asyncio.TimeoutError: If there is no answer in *timeout* seconds.
+            asyncio.TimeoutError: If there is no answer in *timeout* seconds, the
+                wait for the subscription to be active included.
             PromiseLost: If the link drops before.
             RedisUnavailable: If the question can't be published.
         """
-        promise = await self.wait_for_new_promise(uuid.uuid4().hex, timeout)
-        try:
-            if callable(data):
-                question = data(promise.channel)
-            else:
-                question = promise.channel + b" " + encoded(data)
-            await self._publish(channel, question)
-            return await promise
-        finally:
-            promise.cancel()
+        return await asyncio.wait_for(self._request(channel, data), timeout)
 
     def clear(self) -> None:
         """
@@ -202,6 +194,20 @@ class PromiseSubscription:
             self._fail(event)
 
     # Private
+
+    async def _request(
+        self, channel: Name, data: Name | Callable[[bytes], Name]
+    ) -> bytes:
+        promise = await self.wait_for_new_promise(uuid.uuid4().hex)
+        try:
+            if callable(data):
+                question = data(promise.channel)
+            else:
+                question = promise.channel + b" " + encoded(data)
+            await self._publish(channel, question)
+            return await promise
+        finally:
+            promise.cancel()
 
     def _fail(self, error: Exception) -> None:
         for promises in list(self._promises.values()):
