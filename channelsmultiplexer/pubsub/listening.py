@@ -239,6 +239,23 @@ class Listening:
             self._exhaust()
             self._forget(self)
 
+    def supersede(self) -> None:
+        """
+        Drop the events since a loss that has not been read: another loss follows.
+
+        They take no room, so without it a link that drops time and again would
+        fill the memory of who doesn't read.
+        """
+        entries = self._entries
+        for index in range(len(entries) - 1, self._head - 1, -1):
+            event, size = entries[index][1:]
+            if size:
+                break
+            if isinstance(event, Gap):
+                if event.error is not None:
+                    del entries[index:]
+                break
+
     # Private
 
     def _join(self, kind: Kind, names: Iterable[Name]) -> list[Route]:
@@ -253,22 +270,22 @@ class Listening:
         return routes
 
     def _leave(self, routes: list[Route]) -> None:
-        for route in routes:
-            if route in self._routes:
-                self._routes = left(self._routes, route)
-                self._registry.leave(self, route)
-                self._drop(route)
+        gone = dict.fromkeys(route for route in routes if route in self._routes)
+        self._drop(gone)
+        for route in gone:
+            self._routes = left(self._routes, route)
+            self._registry.leave(self, route)
 
     def _find(self, kind: Kind, names: Iterable[Name]) -> list[Route]:
         found = (self._registry.find(kind, encoded(name)) for name in names)
         return [route for route in found if route is not None]
 
-    def _drop(self, route: Route) -> None:
-        """Drop what waits of a name."""
-        if self._current_route is route:
+    def _drop(self, routes: dict[Route, None]) -> None:
+        """Drop what waits of names."""
+        if self._current_route in routes:
             self._exhaust()
         if self._entries:
-            kept = [e for e in self._entries[self._head :] if e[0] is not route]
+            kept = [e for e in self._entries[self._head :] if e[0] not in routes]
             self._entries[:] = kept
             self._head = 0
             self._size = sum(entry[2] for entry in kept)

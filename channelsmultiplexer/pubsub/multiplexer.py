@@ -462,6 +462,8 @@ class Multiplexer:
         self._registry.lost()
         entry = (None, Gap(error=error), 0)
         for subscription in list(self._subscriptions):
+            if isinstance(subscription, Listening):
+                subscription.supersede()
             subscription.put(entry)
 
     def _failed(self, error: RedisUnavailable) -> None:

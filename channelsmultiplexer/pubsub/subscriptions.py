@@ -86,6 +86,9 @@ class Callback(Listening):
                 loop = asyncio.get_running_loop()
                 self.task = loop.create_task(self._finish(pending))
                 self.task.add_done_callback(self._finished)
+                if inspect.iscoroutine(pending):
+                    # A task that is cancelled before its first step awaits nothing.
+                    self.task.add_done_callback(lambda _: pending.close())
                 self._dispatcher.own(self.task)
 
     # Private
@@ -222,7 +225,8 @@ class Subscription(Listening):
     comes. It ends the iteration when it is closed.
 
     Iterating over it raises :exc:`.NameRefused` when Redis takes a name away, and
-    may be taken up again: the other names are still there.
+    may be taken up again: the other names are still there. It has one reader at a
+    time; a second is told so by a :exc:`RuntimeError`.
     """
 
     __slots__ = ("_channels", "_patterns", "_settle", "_waiter")
@@ -371,7 +375,8 @@ class Subscription(Listening):
 
     def _arrival(self) -> asyncio.Future[None]:
         """Return what is done when something waits, or the subscription is closed."""
-        assert self._waiter is None or self._waiter.done(), "one reader at a time"
+        if self._waiter is not None and not self._waiter.done():
+            raise RuntimeError(f"{self!r} is already being read")
         self._waiter = asyncio.get_running_loop().create_future()
         return self._waiter
 
