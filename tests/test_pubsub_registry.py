@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from channelsmultiplexer.pubsub.registry import CHANNEL, Registry
+from channelsmultiplexer.pubsub.registry import ACTIVATED, CHANNEL, Registry
 
 
 class Listener:
@@ -54,3 +54,18 @@ def test_refused_name_that_is_wanted_again(registry):
     acknowledge(registry, registry.changes())
     assert registry.find(CHANNEL, b"a") is route
     assert route.active
+
+
+def test_refusal_that_a_later_command_overtakes(registry):
+    """A refusal counts only if it answers the last command about its name."""
+    listener = Listener()
+    route = registry.join(listener, CHANNEL, b"a")
+    (first,) = registry.changes()
+    registry.leave(listener, route)
+    leaving = registry.changes()
+    registry.join(listener, CHANNEL, b"a")
+    again = registry.changes()
+    assert registry.refused(first, "NOPERM") == []
+    acknowledge(registry, leaving + again)
+    assert route.active
+    assert [event for _, event, _ in listener.got] == [ACTIVATED]
