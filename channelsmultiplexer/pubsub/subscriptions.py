@@ -289,7 +289,7 @@ class Subscription(Listening):
         Raises:
             NameRefused: If Redis doesn't let us; that name is left again.
             RedisUnavailable: If there is no link to Redis.
-            SubscriptionIsClosed: If it is.
+            SubscriptionIsClosed: If it is, also meanwhile.
         """
         routes = self._join(CHANNEL, channels) + self._join(PATTERN, patterns)
         try:
@@ -297,6 +297,8 @@ class Subscription(Listening):
         except NameRefused as error:
             self._leave([route for route in routes if route.name == error.name])
             raise
+        if self.closed:
+            raise SubscriptionIsClosed
 
     async def remove(self, *channels: Name, patterns: Iterable[Name] = ()) -> None:
         """
