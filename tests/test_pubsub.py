@@ -49,45 +49,6 @@ def recorder():
 # The seed's API
 
 
-async def test_page_example(redis, recorder):
-    """The page's Multiplexer example works, misspelling included."""
-    mpx = Multiplexer(redis.url)
-    channels = mpx.new_channel_subcription(recorder.message, recorder.disconnect, None)
-    mpx.new_pattern_subscription("hello-*", recorder.message, None, recorder.activation)
-    promises = mpx.new_promise_subscription("hello-")
-    channels.add("banana")
-    await guarded(promises.wait_for_activation())
-    promise = promises.new_promise("world", 10)
-    assert await recorder.next() == ("active", b"hello-*")
-    await mpx.publish("hello-world", "success!")
-    assert await guarded(promise) == b"success!"
-    assert await recorder.next() == (b"hello-world", b"success!")
-    await mpx.aclose()
-
-
-async def test_page_channel_example(mpx, recorder):
-    """Channels are added to a subscription and removed from it."""
-    channels = mpx.new_channel_subscription(*recorder.callbacks)
-    channels.add("hello-world")
-    channels.add("banana")
-    channels.remove("banana")
-    assert await recorder.next() == ("active", b"hello-world")
-    await mpx.publish("banana", "no")
-    await mpx.publish("hello-world", "yes")
-    assert await recorder.next() == (b"hello-world", b"yes")
-
-
-async def test_page_pattern_example(redis, mpx, recorder):
-    """A pattern brings the messages of the channels that it matches, until closed."""
-    pattern = mpx.new_pattern_subscription("red*", *recorder.callbacks)
-    assert await recorder.next() == ("active", b"red*")
-    await mpx.publish("reddit", "1")
-    assert await recorder.next() == (b"reddit", b"1")
-    pattern.close()
-    async with mpx.subscribe("settled"):
-        assert redis.call("PUBSUB", "NUMPAT") == 0
-
-
 async def test_nothing_at_construction(redis):
     """Making a Multiplexer and its subscriptions takes no event loop and no link."""
 
@@ -105,7 +66,11 @@ async def test_nothing_at_construction(redis):
 
 
 async def test_three_listeners(redis, mpx, recorder):
-    """All who listen to a channel have its messages, first come first."""
+    """
+    All who listen to a channel have its messages, first come first.
+
+    RedisMPX's fanout_two_subscribers.
+    """
     for number in range(3):
         one = mpx.new_channel_subscription(
             lambda c, m, n=number: recorder.message(n, m)
@@ -118,7 +83,11 @@ async def test_three_listeners(redis, mpx, recorder):
 
 
 async def test_newest_leaves(redis, mpx, recorder):
-    """When one of two listeners leaves, the other goes on."""
+    """
+    When one of two listeners leaves, the other goes on.
+
+    RedisMPX's newest_leaves.
+    """
     old = mpx.new_channel_subscription(*recorder.callbacks)
     old.add("a")
     assert await recorder.next() == ("active", b"a")
@@ -129,7 +98,11 @@ async def test_newest_leaves(redis, mpx, recorder):
 
 
 async def test_disconnect_is_told_to_all(redis, mpx):
-    """Every subscription is told of a lost link, and of its names' return."""
+    """
+    Every subscription is told of a lost link, and of its names' return.
+
+    RedisMPX's disconnect_fanout.
+    """
     recorders = [Recorder() for _ in range(3)]
     for recorder in recorders:
         mpx.new_channel_subscription(*recorder.callbacks).add("a")
@@ -143,7 +116,11 @@ async def test_disconnect_is_told_to_all(redis, mpx):
 
 
 async def test_joiner_is_activated(mpx, recorder):
-    """Who joins a channel that is active is told at once."""
+    """
+    Who joins a channel that is active is told at once.
+
+    Go-mpx and node-mpx never do.
+    """
     async with mpx.subscribe("a"):
         mpx.new_channel_subscription(*recorder.callbacks).add("a")
         assert await recorder.next() == ("active", b"a")
@@ -195,7 +172,11 @@ async def test_on_message_is_needed(mpx):
 @pytest.mark.parametrize("error", [ValueError, asyncio.CancelledError])
 @pytest.mark.parametrize("kind", ["plain", "async"])
 async def test_callback_that_raises(mpx, recorder, caplog, error, kind):
-    """What a callback raises is logged, and the next message comes."""
+    """
+    What a callback raises is logged, and the next message comes.
+
+    RedisMPX's cancelled_in_callback.
+    """
 
     def plain(channel, data):
         recorder.message(channel, data)
@@ -229,7 +210,11 @@ async def test_callback_that_cancels_its_task(mpx, recorder):
 
 
 async def test_callback_that_hangs(redis, mpx, recorder):
-    """A callback that hangs delays nobody else, nor the way back from a loss."""
+    """
+    A callback that hangs delays nobody else, nor the way back from a loss.
+
+    RedisMPX's slow_callback_hol.
+    """
 
     async def hang(channel, data):
         recorder.message(channel, data)
@@ -246,7 +231,11 @@ async def test_callback_that_hangs(redis, mpx, recorder):
 
 
 async def test_awaitable_from_plain_callable(mpx, recorder):
-    """A lambda that returns a coroutine is awaited like a coroutine function."""
+    """
+    A lambda that returns a coroutine is awaited like a coroutine function.
+
+    RedisMPX's lambda_coroutine.
+    """
 
     async def note(data):
         recorder.message("noted", data)
@@ -258,7 +247,11 @@ async def test_awaitable_from_plain_callable(mpx, recorder):
 
 
 async def test_callback_awaits_the_same_multiplexer(mpx, recorder):
-    """A callback may wait for a message of the same Multiplexer."""
+    """
+    A callback may wait for a message of the same Multiplexer.
+
+    RedisMPX's callback_deadlock.
+    """
     promises = mpx.new_promise_subscription("reply-")
     await guarded(promises.wait_for_activation())
 
@@ -274,7 +267,11 @@ async def test_callback_awaits_the_same_multiplexer(mpx, recorder):
 
 
 async def test_removal_during_dispatch(mpx, recorder):
-    """A listener that another removes has nothing more; others miss nothing."""
+    """
+    A listener that another removes has nothing more; others miss nothing.
+
+    RedisMPX's removal_during_dispatch.
+    """
     subscriptions = []
 
     def remove_next(channel, data):
@@ -358,7 +355,11 @@ async def test_one_order_for_channels_and_patterns(mpx):
 
 
 async def test_channel_and_pattern_that_overlap(mpx):
-    """A message that a channel and a pattern match comes once by each."""
+    """
+    A message that a channel and a pattern match comes once by each.
+
+    With go-mpx it comes twice by the channel.
+    """
     async with mpx.subscribe("a", patterns=["a*"]) as sub, mpx.subscribe("a") as other:
         await mpx.publish("a", "1")
         got = {await guarded(anext(sub)) for _ in range(2)}
@@ -407,7 +408,11 @@ async def test_large_message(mpx):
 
 
 async def test_slow_callback_is_bounded(mpx, recorder):
-    """A callback that doesn't keep up loses messages, and is told how many."""
+    """
+    A callback that doesn't keep up loses messages, and is told how many.
+
+    RedisMPX's memory_slow_consumer.
+    """
     go_on = asyncio.Event()
 
     async def slow(channel, data):
@@ -592,7 +597,11 @@ async def test_request_in_an_outage():
 
 
 async def test_promise_before_activation(mpx):
-    """A promise can't be made before its subscription is active."""
+    """
+    A promise can't be made before its subscription is active.
+
+    RedisMPX's wait_for_new_promise, and node-mpx, where it doesn't wait.
+    """
     promises = mpx.new_promise_subscription("p-")
     with pytest.raises(InactiveSubscription):
         promises.new_promise("1", 1)
@@ -602,7 +611,11 @@ async def test_promise_before_activation(mpx):
 
 
 async def test_promises_of_the_same_suffix(mpx):
-    """One message keeps all promises for its channel."""
+    """
+    One message keeps all promises for its channel.
+
+    RedisMPX's promise_same_suffix and second_pattern_activation.
+    """
     promises = mpx.new_promise_subscription("p-")
     again = mpx.new_promise_subscription("p-")
     first, second = [await guarded(promises.wait_for_new_promise("1", 5)) for _ in "12"]
@@ -612,7 +625,11 @@ async def test_promises_of_the_same_suffix(mpx):
 
 
 async def test_promise_times_out_from_creation(mpx):
-    """A promise's time runs whether or not anybody awaits it."""
+    """
+    A promise's time runs whether or not anybody awaits it.
+
+    In RedisMPX it runs from the first await.
+    """
     promises = mpx.new_promise_subscription("p-")
     promise = await guarded(promises.wait_for_new_promise("1", 0.01))
     done = asyncio.Event()
@@ -633,7 +650,11 @@ async def test_promise_is_cancelled(mpx):
 
 
 async def test_promise_is_lost_with_the_link(redis, mpx):
-    """All promises fail when the link drops, and new ones can be made after."""
+    """
+    All promises fail when the link drops, and new ones can be made after.
+
+    RedisMPX's promise_disconnect.
+    """
     promises = mpx.new_promise_subscription("p-")
     lost = [await guarded(promises.wait_for_new_promise(n, 5)) for n in "123"]
     redis.kill_subscribers()
@@ -675,7 +696,11 @@ async def test_clear_fails_promises(mpx):
 
 
 async def test_add_remove_add(redis, mpx, recorder):
-    """However often a name is added and removed in one turn, the last word holds."""
+    """
+    However often a name is added and removed in one turn, the last word holds.
+
+    Go-mpx sends an unsubscription last.
+    """
     one = mpx.new_channel_subscription(*recorder.callbacks)
     for number in range(50):
         name = f"c{number}"
@@ -690,7 +715,11 @@ async def test_add_remove_add(redis, mpx, recorder):
 
 
 async def test_add_and_remove_in_flight(redis, mpx, recorder):
-    """A name is active when the last of its commands is answered, not the first."""
+    """
+    A name is active when the last of its commands is answered, not the first.
+
+    RedisMPX doesn't count the answers.
+    """
     one = mpx.new_channel_subscription(*recorder.callbacks)
     for _ in range(5):
         one.add("a")
@@ -704,7 +733,11 @@ async def test_add_and_remove_in_flight(redis, mpx, recorder):
 
 
 async def test_remove_while_down(redis, mpx, recorder):
-    """A name that was removed while there was no link isn't subscribed again."""
+    """
+    A name that was removed while there was no link isn't subscribed again.
+
+    RedisMPX's remove_before_activation, without a link.
+    """
     one = mpx.new_channel_subscription(*recorder.callbacks)
     one.add("a", "b")
     assert await recorder.take(2) == [("active", b"a"), ("active", b"b")]
@@ -895,7 +928,11 @@ def limited(redis):
 
 
 async def test_refused_name_among_500(redis, limited, recorder, caplog):
-    """Of 500 names one is refused: who asked is told, and 499 are active."""
+    """
+    Of 500 names one is refused: who asked is told, and 499 are active.
+
+    RedisMPX asks for all in one command.
+    """
     async with Multiplexer(limited) as mpx:
         one = mpx.new_channel_subscription(*recorder.callbacks)
         one.add(*(f"ok{number}" for number in range(499)))
@@ -913,7 +950,11 @@ async def test_refused_name_among_500(redis, limited, recorder, caplog):
 
 
 async def test_refused_callback_subscription(redis, limited, recorder, caplog):
-    """A callback subscription's refusal is logged, and nothing else suffers."""
+    """
+    A callback subscription's refusal is logged, and nothing else suffers.
+
+    RedisMPX's socket_leak_reconnect.
+    """
     async with Multiplexer(limited) as mpx:
         one = mpx.new_channel_subscription(*recorder.callbacks)
         one.add("ok1", "bad", "ok2")
@@ -1022,7 +1063,11 @@ async def test_wrong_password(redis):
 
 
 async def test_nobody_there(caplog):
-    """A server that isn't there is raised to who waits, and logged."""
+    """
+    A server that isn't there is raised to who waits, and logged.
+
+    RedisMPX's silent_initial_failure.
+    """
     mpx = Multiplexer("redis://127.0.0.1:1")
     with pytest.raises(RedisUnavailable):
         await guarded(mpx.subscribe("a").__aenter__())
