@@ -825,6 +825,18 @@ async def test_fork(redis, mpx):
         assert (await guarded(anext(sub))).data == b"still here"
 
 
+async def test_another_event_loop_while_at_home(redis, mpx):
+    """All that needs the link is refused in another event loop."""
+    async with mpx.subscribe("a"):
+
+        async def use():
+            for act in (mpx.connect, lambda: mpx.publish("a", "")):
+                with pytest.raises(RuntimeError, match="another event loop"):
+                    await act()
+
+        await asyncio.to_thread(asyncio.run, use())
+
+
 # Addresses
 
 
@@ -841,6 +853,19 @@ async def test_addresses(redis):
     ):
         async with Multiplexer(location) as mpx:
             assert await mpx.publish("a", "1") == 0
+    await client.aclose()
+
+
+async def test_like_a_client(redis):
+    """A client of redis-py's lends its login, database and name, not its connection."""
+    redis.call("ACL", "SETUSER", "user", "reset", "on", ">pw", "+@all", "&*")
+    options = {"username": "user", "password": "pw", "db": 3, "client_name": "like-me"}
+    client = aioredis.Redis(port=redis.port, **options)
+    async with Multiplexer(client) as mpx, mpx.subscribe("a"):
+        (line,) = redis.clients()
+        for word in (" user=user ", " db=3 ", " name=like-me "):
+            assert word in line
+    assert await client.ping()
     await client.aclose()
 
 
