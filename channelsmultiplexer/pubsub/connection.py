@@ -245,9 +245,13 @@ class Connection(asyncio.BufferedProtocol):
         _deliver(route, run)
 
     def _answer(self, reply: Any) -> None:
+        failed = isinstance(reply, hiredis.ReplyError)
+        if failed and not self._expected:
+            # A server that has too many clients says so before it is asked.
+            self.abort(reply)
+            return
         assert self._expected, "Redis answers what it was asked"
         expected = self._expected[0]
-        failed = isinstance(reply, hiredis.ReplyError)
         if isinstance(expected, Command):
             if failed:
                 self._expected.popleft()
