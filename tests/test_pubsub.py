@@ -430,6 +430,30 @@ async def test_slow_callback_is_bounded(mpx, recorder):
         assert await recorder.take(3) == expected
 
 
+async def test_callback_awaits_now_and_then(mpx, recorder):
+    """Callbacks that sometimes return something to await are called in order."""
+
+    def sometimes(channel, data):
+        recorder.message(channel, data)
+        return asyncio.sleep(0) if data.endswith(b"3") else None
+
+    mpx.new_channel_subscription(sometimes, inbox_limit=100_000).add("a")
+    async with mpx.subscribe("a"):
+        await asyncio.gather(*(mpx.publish("a", str(n)) for n in range(300)))
+        expected = [(b"a", str(n).encode()) for n in range(300)]
+        assert await recorder.take(300) == expected
+
+
+async def test_left_pattern_of_a_channels_name(mpx):
+    """With a pattern go its messages that wait, not those of a channel named so."""
+    async with mpx.subscribe("a*", patterns=["a*"]) as sub:
+        await mpx.publish("a*", "x")
+        await sub.remove(patterns=["a*"])
+        await mpx.publish("a*", "y")
+        assert await guarded(anext(sub)) == Message(b"a*", b"x")
+        assert await guarded(anext(sub)) == Message(b"a*", b"y")
+
+
 async def test_gap_and_return_in_order(redis, mpx):
     """Messages, gap, activation, messages: an iterator has them in their order."""
     async with mpx.subscribe("a") as sub:

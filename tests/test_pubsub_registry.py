@@ -13,8 +13,8 @@ class Listener:
     def __init__(self):
         self.got = []
 
-    def put(self, entry):
-        self.got.append(entry)
+    def put(self, item, size=0):
+        self.got.append(item)
 
 
 @pytest.fixture
@@ -68,4 +68,4 @@ def test_refusal_that_a_later_command_overtakes(registry):
     assert registry.refused(first, "NOPERM") == []
     acknowledge(registry, leaving + again)
     assert route.active
-    assert [event for _, event, _ in listener.got] == [ACTIVATED]
+    assert [event for _, event in listener.got] == [ACTIVATED]

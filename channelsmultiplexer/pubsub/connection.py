@@ -14,7 +14,7 @@ import hiredis
 
 from ..exceptions import RedisUnavailable
 from .address import Address, Login
-from .registry import CHANNEL, Command, Entry, Registry, Route
+from .registry import CHANNEL, Command, Registry, Route
 
 __all__ = ["Connection", "connect"]
 
@@ -57,6 +57,8 @@ class Connection(asyncio.BufferedProtocol):
         self.lost: asyncio.Future[Exception] = self._loop.create_future()
         # The version of the protocol: 3 can publish on a link that subscribes.
         self.version = 2
+        # If the last read took as much as it could, so that more is probably there.
+        self.is_more_there = False
 
     async def login(self, login: Login) -> None:
         """
@@ -162,6 +164,7 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Take what was read."""
         self._heard = True
+        self.is_more_there = nbytes == len(self._buffer)
         try:
             self._reader.feed(self._buffer, 0, nbytes)
             self._read()
@@ -221,28 +224,27 @@ class Connection(asyncio.BufferedProtocol):
         gets = self._reader.gets
         channels = self._registry.channels.get
         patterns = self._registry.patterns.get
-        # Messages of the same name, one right after the other, are left at once:
-        # it costs what one does, for each of a thousand who listen.
-        route, run = NOBODY, []
         while (reply := gets()) is not False:
-            found = None
-            if isinstance(reply, list):
-                kind = reply[0]
-                if kind == b"message":
-                    found = channels(reply[1], NOBODY)
-                elif kind == b"pmessage":
-                    found = patterns(reply[1], NOBODY)
-            if found is route:
-                run.append(reply)
+            kind = reply[0] if isinstance(reply, list) else None
+            if kind == b"message":
+                route = channels(reply[1], NOBODY)
+            elif kind == b"pmessage":
+                route = patterns(reply[1], NOBODY)
             else:
-                _deliver(route, run)
-                if found is not None:
-                    route, run = found, [reply]
+                self._answer(reply)
+                continue
+            # What comes before the activation belongs to nobody who listens now.
+            if not route.active:
+                continue
+            size = MESSAGE_OVERHEAD + len(reply[-1])
+            for listener in route.listeners:
+                waiting = listener.waiting
+                # As put() does. The call would be half of what a delivery costs.
+                if waiting and (room := listener.room - size) >= 0:
+                    listener.room = room
+                    waiting.append(reply)
                 else:
-                    # What came before an answer is told before it.
-                    route, run = NOBODY, []
-                    self._answer(reply)
-        _deliver(route, run)
+                    listener.put(reply, size)
 
     def _answer(self, reply: Any) -> None:
         failed = isinstance(reply, hiredis.ReplyError)
@@ -311,18 +313,6 @@ def _packed(words: tuple[str | bytes, ...]) -> bytes:
     # The stub says that a command is a single word.
     packed: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]
     return packed
-
-
-def _deliver(route: Route, run: list[list[bytes]]) -> None:
-    # What comes before the activation belongs to nobody who listens now.
-    if not route.active:
-        return
-    size = 0
-    for reply in run:
-        size += MESSAGE_OVERHEAD + len(reply[-1])
-    entry: Entry = (route, run, size)
-    for listener in route.listeners:
-        listener.put(entry)
 
 
 def _unavailable(error: Exception) -> RedisUnavailable:

@@ -90,7 +90,7 @@ class Multiplexer:
         self._healthy_after = healthy_after
         self._ping = (ping_interval, ping_timeout)
         self._registry = Registry(self._changed, self._settled)
-        self._dispatcher = Dispatcher()
+        self._dispatcher = Dispatcher(self._is_more_there)
         # All that are open, in the order in which they were made.
         self._subscriptions: dict[Listening | PromiseSubscription, None] = {}
         # Where it is at home, once it has connected or tried to.
@@ -373,6 +373,9 @@ class Multiplexer:
 
     # Private: the link
 
+    def _is_more_there(self) -> bool:
+        return self._connection is not None and self._connection.is_more_there
+
     def _is_in_process(self) -> bool:
         return self._home is None or self._home[1] == os.getpid()
 
@@ -460,11 +463,11 @@ class Multiplexer:
         self.connected_event.clear()
         # Whoever waits for Redis to hear of an unsubscription need not.
         self._registry.lost()
-        entry = (None, Gap(error=error), 0)
+        event = (None, Gap(error=error))
         for subscription in list(self._subscriptions):
             if isinstance(subscription, Listening):
                 subscription.supersede()
-            subscription.put(entry)
+            subscription.put(event)
 
     def _failed(self, error: RedisUnavailable) -> None:
         logger.warning("%r can't connect: %s", self, error)

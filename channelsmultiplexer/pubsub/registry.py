@@ -6,6 +6,7 @@ It decides which commands to send and what their answers mean. It does no I/O.
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, TypeVar
@@ -17,13 +18,14 @@ __all__ = [
     "CHANNEL",
     "PATTERN",
     "Command",
-    "Entry",
+    "Item",
     "Kind",
     "Listener",
     "Members",
     "Name",
     "Registry",
     "Route",
+    "Waiting",
     "encoded",
     "joined",
     "left",
@@ -114,9 +116,12 @@ class Route:
         self.refusal: str | None = None
 
 
-# What waits in a subscription: the route it came by, replies of Redis or an event,
-# and its size in bytes. One is shared by all who listen.
-Entry: TypeAlias = "tuple[Route | None, Any, int]"
+# What waits in a subscription: a message, as Redis wrote it, or an event, with the
+# name that it is about, if it is about one.
+Item: TypeAlias = "list[bytes] | tuple[Route | None, Any]"
+
+# Where it waits.
+Waiting: TypeAlias = "list[Item] | collections.deque[Item]"
 
 # The event of a name that became active.
 ACTIVATED = object()
@@ -127,8 +132,18 @@ class Listener(Protocol):
     What the registry knows of a subscription.
     """
 
-    def put(self, entry: Entry) -> None:
-        """Take what came. It runs in the reader, so it calls nobody."""
+    # What waits, oldest first, and the bytes of memory that it may still take. While
+    # something waits, and there is room, a writer in a hurry appends without a call.
+    waiting: Waiting
+    room: int
+
+    def put(self, item: Item, size: int = 0) -> None:
+        """
+        Take a message and its size in bytes, or an event.
+
+        It runs in the reader, so it calls nobody. The item is shared by all who
+        listen.
+        """
 
 
 class Command:
@@ -202,7 +217,7 @@ class Registry:
         if listener not in route.listeners:
             route.listeners = joined(route.listeners, listener)
             if route.active:
-                listener.put((route, ACTIVATED, 0))
+                listener.put((route, ACTIVATED))
         self._touch(route)
         return route
 
@@ -265,9 +280,9 @@ class Registry:
             self._drop(route)
             return
         route.active = True
-        entry = (route, ACTIVATED, 0)
+        event = (route, ACTIVATED)
         for listener in route.listeners:
-            listener.put(entry)
+            listener.put(event)
         self._settled(route)
 
     def refused(self, command: Command, reply: str) -> list[Command]:
@@ -329,7 +344,7 @@ class Registry:
 
     def _refuse(self, route: Route, reply: str) -> None:
         route.refusal = reply
-        entry = (route, NameRefused(route.name, reply), 0)
+        event = (route, NameRefused(route.name, reply))
         for listener in route.listeners:
-            listener.put(entry)
+            listener.put(event)
         self._settled(route)
