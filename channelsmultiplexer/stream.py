@@ -10,13 +10,21 @@ import enum
 import logging
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from .envelope import Wrapper
 from .exceptions import InboxClosed
 from .inbox import Inbox
 
-__all__ = ["Message", "Stream", "StreamState"]
+__all__ = [
+    "UNKNOWN",
+    "Application",
+    "By",
+    "Ending",
+    "Message",
+    "Stream",
+    "StreamState",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +68,33 @@ _MOVES = {
 }
 
 
+By: TypeAlias = Literal["client", "application", "server"]
+
+
+class Ending(NamedTuple):
+    """
+    How a stream, or a socket, ended.
+
+    Attributes:
+        code: The close code.
+
+        reason: The reason, or ``""``.
+
+        by: Who ended it.
+
+        accepted: If it had been accepted.
+    """
+
+    code: int
+    reason: str
+    by: By
+    accepted: bool
+
+
+# Of what has not ended yet.
+UNKNOWN = Ending(1006, "", "server", False)
+
+
 class Stream:
     """
     The inbox, the state and the application of one stream.
@@ -68,6 +103,10 @@ class Stream:
         name: What the stream is called on the wire and in logs.
 
         wrapper: Writes its data frames.
+
+        path: What the client opened, but for the query; the name, in bare.
+
+        scope: The application's.
 
         inbox_limit: Bytes of memory that its waiting messages may take.
 
@@ -82,20 +121,42 @@ class Stream:
         "_killed",
         "_timer",
         "announcement",
+        "bytes_received",
+        "bytes_sent",
+        "ending",
         "farewell",
+        "frames_received",
+        "frames_sent",
         "inbox",
         "name",
+        "path",
+        "scope",
         "state",
         "task",
         "wrapper",
     )
 
     def __init__(
-        self, name: str, wrapper: Wrapper, *, inbox_limit: int, close_timeout: float
+        self,
+        name: str,
+        wrapper: Wrapper,
+        *,
+        path: str,
+        scope: Any,
+        inbox_limit: int,
+        close_timeout: float,
     ) -> None:
         self.name = name
         self.wrapper = wrapper
+        self.path = path
+        self.scope = scope
         self.state = StreamState.CONNECTING
+        # How it ended for the client, once it has.
+        self.ending = UNKNOWN
+        # Data frames from the client and from the application, and the bytes of
+        # what they carry.
+        self.frames_received = self.bytes_received = 0
+        self.frames_sent = self.bytes_sent = 0
         # What websocket_close() is told when the application has ended; None if
         # it was told already, or need not be.
         self.farewell: Message | None = None
@@ -120,9 +181,7 @@ class Stream:
         """
         return self.state in (StreamState.CONNECTING, StreamState.OPEN)
 
-    async def run(
-        self, application: Application, scope: Any, send: Send
-    ) -> BaseException | None:
+    async def run(self, application: Application, send: Send) -> BaseException | None:
         """
         Run the application to its end.
 
@@ -136,7 +195,7 @@ class Stream:
         is_consumer = hasattr(application, "consumer_class")
         receive = self._receive_soon if is_consumer else self._receive
         try:
-            await application(scope, receive, send)
+            await application(self.scope, receive, send)
         except asyncio.CancelledError as error:
             return None if self._killed else error
         except Exception as error:

@@ -15,13 +15,24 @@ from typing import Any, ClassVar, Literal
 from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from channels.layers import get_channel_layer
+from django.dispatch import Signal
 from django.utils.functional import Promise
 
 from . import dialects
 from .control import Control, exact
 from .envelope import SUBPROTOCOL, Envelope
 from .exceptions import InboxFull, InvalidFrame
-from .stream import Application, Message, Stream, StreamState
+from .signals import announce, stream_closed, stream_opened
+from .stats import Ledger
+from .stream import (
+    UNKNOWN,
+    Application,
+    By,
+    Ending,
+    Message,
+    Stream,
+    StreamState,
+)
 
 __all__ = ["NO_ROUTE", "MultiplexedWebsocket", "fresh"]
 
@@ -77,6 +88,9 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
     # The first exception that an application raised.
     _error: BaseException | None
 
+    # How the socket ended, as far as its applications know.
+    _ending: Ending = UNKNOWN
+
     # Done when the socket has failed elsewhere than in a reader.
     _failure: asyncio.Future[BaseException]
 
@@ -90,6 +104,13 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
 
     # If a subclass has message handlers of its own.
     _has_handlers: ClassVar[bool] = False
+
+    # The figures of this class; its subclasses have their own.
+    _ledger: ClassVar[Ledger]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._ledger = Ledger()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """
@@ -105,7 +126,10 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
                 a hook of a subclass raised.
         """
         # State is per socket, and one instance may serve many.
-        await fresh(self)._serve(scope, receive, send)
+        socket = fresh(self)
+        socket._set_up(scope, send)
+        with self._ledger.serving(socket):
+            await socket._serve(receive)
 
     # What the subclass defines
 
@@ -135,7 +159,7 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
 
     # The socket
 
-    async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
+    def _set_up(self, scope: Any, send: Any) -> None:
         self.scope = {**scope, "demultiplexer_cls": type(self)}
         self.closing = False
         self._close_code = None
@@ -153,6 +177,8 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
         self._failure = asyncio.get_running_loop().create_future()
         self._socket_send = send
         self.base_send: Any = self._send
+
+    async def _serve(self, receive: Any) -> None:
         sources = [receive]
         self.channel_layer: Any = get_channel_layer(self.channel_layer_alias)
         if self.channel_layer is not None and (self.groups or self._has_handlers):
@@ -205,6 +231,7 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
                 frame = message["bytes"] if text is None else text
                 await self._route(self._dialect.codec.decode(frame))
         except InvalidFrame as error:
+            self._ledger.invalid_frames += not error.late
             await self.invalid_frame(error)
 
     async def _send(self, message: Message) -> None:
@@ -218,12 +245,18 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
         except OSError:
             self._end_socket(1006)
 
-    def _end_socket(self, code: int, reason: str | None = None) -> None:
+    def _end_socket(
+        self, code: int, reason: str | None = None, by: By = "client"
+    ) -> None:
         """Disconnect every application: the client is gone."""
+        if self.closing:
+            by = "server"
+        if self._ending is UNKNOWN:
+            self._ending = Ending(code, reason or "", by, self._accept_sent)
         self.closing = True
         self._accepted.set()
         for stream in list(self._streams.values()):
-            self._retire(stream)
+            self._retire(stream, code, reason, by)
             stream.disconnect(code, reason)
 
     def _count_running(self) -> int:
@@ -255,7 +288,7 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
         """End all that was started here."""
         for reader in readers:
             reader.cancel()
-        self._end_socket(1001)
+        self._end_socket(1001, by="server")
         try:
             await asyncio.wait(readers)
             await self._wait_applications()
@@ -272,23 +305,28 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
 
     # The streams
 
-    def _start(self, name: str, application: Application, scope: Any) -> None:
+    def _start(
+        self, name: str, path: str, application: Application, scope: Any
+    ) -> None:
         """Run an application behind a new stream."""
         stream = Stream(
             name,
             self._dialect.codec.wrapper(name),
+            path=path,
+            scope=scope,
             inbox_limit=self.inbox_limit,
             close_timeout=self.application_close_timeout,
         )
         self._streams[name] = stream
         self._running.add(stream)
-        stream.task = asyncio.create_task(self._run(stream, application, scope))
+        self._ledger.open(stream)
+        stream.task = asyncio.create_task(self._run(stream, application))
         stream.task.add_done_callback(functools.partial(self._reap, stream))
 
-    async def _run(self, stream: Stream, application: Application, scope: Any) -> None:
+    async def _run(self, stream: Stream, application: Application) -> None:
         """Run the application of a stream, and see to it that its end is known."""
         send = functools.partial(self._from_application, stream)
-        error = await stream.run(application, scope, send)
+        error = await stream.run(application, send)
         unrouted = _is_unrouted(error)
         if unrouted:
             logger.info("Stream %a has no route for its path", stream.name)
@@ -299,33 +337,66 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
                 "The application of stream %a raised", stream.name, exc_info=error
             )
         if stream.is_live:
-            self._retire(stream)
-            stream.farewell = {"type": "websocket.close"}
+            farewell: Message = {"type": "websocket.close"}
             if unrouted:
-                stream.farewell |= NO_ROUTE
+                farewell |= NO_ROUTE
             elif error is not None:
                 self._error = self._error or error
-                stream.farewell["code"] = 1011
+                farewell["code"] = 1011
+            stream.farewell = farewell
+            self._retire(stream, farewell.get("code"), farewell.get("reason"))
         stream.end()
-        if stream.farewell is not None:
-            await self.websocket_close(stream.farewell, stream.name)
-        elif stream.announcement is not None and not stream.announcement.done():
-            await stream.announcement
+        self._ledger.close(stream)
+        try:
+            if stream.farewell is not None:
+                await self.websocket_close(stream.farewell, stream.name)
+            elif stream.announcement is not None and not stream.announcement.done():
+                await stream.announcement
+        finally:
+            if stream_closed.receivers and stream.ending.accepted:
+                code, reason, by, _ = stream.ending
+                ending = {"code": code, "reason": reason, "by": by}
+                await self._signal(stream_closed, stream, **ending)
+
+    async def _signal(self, signal: Signal, stream: Stream, **named: Any) -> None:
+        """Tell the receivers of a signal about a stream."""
+        await announce(
+            signal,
+            type(self),
+            scope=stream.scope,
+            stream=stream.name,
+            path=stream.path,
+            **named,
+        )
 
     def _reap(self, stream: Stream, task: asyncio.Task[None]) -> None:
         self._running.discard(stream)
+        # If the task was cancelled before it ran.
+        if stream.state is not StreamState.CLOSED:
+            self._ledger.close(stream)
         # A hook of the subclass raised: what an application raises ends in _run.
         if not task.cancelled() and (error := task.exception()) is not None:
             self._fail(error)
 
-    def _retire(self, stream: Stream) -> None:
-        """Take no more frames for a stream."""
+    def _retire(
+        self,
+        stream: Stream,
+        code: int | None,
+        reason: str | None = None,
+        by: By = "application",
+    ) -> None:
+        """Take no more frames for a stream: it has ended for the client."""
+        accepted = stream.state is StreamState.OPEN
+        code = code or (1000 if accepted else 4403)
+        stream.ending = Ending(code, reason or "", by, accepted)
         del self._streams[stream.name]
         self._dialect.retire(stream.name)
 
-    def _disconnect(self, stream: Stream, code: int, reason: str | None) -> None:
+    def _disconnect(
+        self, stream: Stream, code: int, reason: str | None, by: By = "client"
+    ) -> None:
         """End a stream from the client's side: it is over when its application is."""
-        self._retire(stream)
+        self._retire(stream, code, reason, by)
         stream.farewell = {"type": "websocket.close", "code": code, "reason": reason}
         stream.disconnect(code, reason)
 
@@ -336,8 +407,14 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
         stream = self._streams.get(frame.stream)
         if stream is None:
             return self._miss(frame.stream)
-        key = "text" if isinstance(frame.data, str) else "bytes"
-        return await self._put(stream, {"type": "websocket.receive", key: frame.data})
+        data = frame.data
+        if isinstance(data, str):
+            key, size = "text", len(data) if data.isascii() else _utf8_length(data)
+        else:
+            key, size = "bytes", len(data)
+        stream.frames_received += 1
+        stream.bytes_received += size
+        return await self._put(stream, {"type": "websocket.receive", key: data})
 
     def _miss(self, name: str) -> None:
         """Drop a frame for a stream that isn't open, or raise what is wrong."""
@@ -368,7 +445,7 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
             put.cancel()
 
     async def _close_stream(self, stream: Stream, code: int, reason: str) -> None:
-        self._retire(stream)
+        self._retire(stream, code, reason, "server")
         stream.disconnect(code, reason)
         message = {"type": "websocket.close", "code": code, "reason": reason}
         await self.websocket_close(message, stream.name)
@@ -389,10 +466,12 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
                         and stream.name in self.applications_accepting_frames
                     ):
                         stream.accept()
+                        if stream_opened.receivers:
+                            await self._signal(stream_opened, stream)
             case "websocket.close":
                 if stream.is_live:
                     message = _checked(message)
-                    self._retire(stream)
+                    self._retire(stream, message.get("code"), message.get("reason"))
                     code = message.get("code") or 1000
                     stream.disconnect(code, message.get("reason"), drop=True)
                     await self._announce(stream, message)
@@ -425,10 +504,19 @@ class MultiplexedWebsocket(AsyncJsonWebsocketConsumer):
         # A frame that crosses the end is nobody's fault.
         if stream.state is not StreamState.OPEN:
             return
+        text = message.get("text")
+        if text is None:
+            size = len(message["bytes"])
+        else:
+            # A translation may be lazy, and no str.
+            if type(text) is not str:
+                text = exact(text)
+            size = len(text) if text.isascii() else _utf8_length(text)
+        stream.frames_sent += 1
+        stream.bytes_sent += size
         if self._hooks_out:
             return await self.websocket_send(message, stream.name)
         frame: Message = {"type": "websocket.send"}
-        text = message.get("text")
         if text is not None:
             frame["text"] = stream.wrapper.text(text)
         else:
@@ -440,6 +528,11 @@ def _is_unrouted(error: BaseException | None) -> bool:
     """Tell if an application is a URLRouter that knows no such path."""
     # Channels has no exception of its own for it.
     return isinstance(error, ValueError) and str(error).startswith("No route found for")
+
+
+def _utf8_length(text: str) -> int:
+    # A lone surrogate is no UTF-8, and travels escaped.
+    return len(text.encode(errors="surrogatepass"))
 
 
 def _checked(message: Message) -> Message:

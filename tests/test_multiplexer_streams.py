@@ -28,6 +28,7 @@ DEMO = """\
     echo                demo.consumers.EchoConsumer
     metrics             demo.consumers.MetricsConsumer
     notes               demo.consumers.NotesConsumer
+    prices              demo.consumers.PricesConsumer
     rooms/<slug:room>/  demo.consumers.RoomConsumer
     rooms/              demo.consumers.RoomConsumer
 """

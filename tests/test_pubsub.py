@@ -7,6 +7,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
+import time
+import traceback
 import warnings
 
 import pytest
@@ -24,8 +27,9 @@ from channelsmultiplexer.pubsub import (
     RedisUnavailable,
     SubscriptionIsClosed,
 )
+from guard import blocked
 from recorder import Recorder, guarded
-from redis_server import server
+from redis_server import debian_server, server
 
 
 @pytest.fixture
@@ -45,45 +49,6 @@ def recorder():
 # The seed's API
 
 
-async def test_page_example(redis, recorder):
-    """The page's Multiplexer example works, misspelling included."""
-    mpx = Multiplexer(redis.url)
-    channels = mpx.new_channel_subcription(recorder.message, recorder.disconnect, None)
-    mpx.new_pattern_subscription("hello-*", recorder.message, None, recorder.activation)
-    promises = mpx.new_promise_subscription("hello-")
-    channels.add("banana")
-    await guarded(promises.wait_for_activation())
-    promise = promises.new_promise("world", 10)
-    assert await recorder.next() == ("active", b"hello-*")
-    await mpx.publish("hello-world", "success!")
-    assert await guarded(promise) == b"success!"
-    assert await recorder.next() == (b"hello-world", b"success!")
-    await mpx.aclose()
-
-
-async def test_page_channel_example(mpx, recorder):
-    """Channels are added to a subscription and removed from it."""
-    channels = mpx.new_channel_subscription(*recorder.callbacks)
-    channels.add("hello-world")
-    channels.add("banana")
-    channels.remove("banana")
-    assert await recorder.next() == ("active", b"hello-world")
-    await mpx.publish("banana", "no")
-    await mpx.publish("hello-world", "yes")
-    assert await recorder.next() == (b"hello-world", b"yes")
-
-
-async def test_page_pattern_example(redis, mpx, recorder):
-    """A pattern brings the messages of the channels that it matches, until closed."""
-    pattern = mpx.new_pattern_subscription("red*", *recorder.callbacks)
-    assert await recorder.next() == ("active", b"red*")
-    await mpx.publish("reddit", "1")
-    assert await recorder.next() == (b"reddit", b"1")
-    pattern.close()
-    async with mpx.subscribe("settled"):
-        assert redis.call("PUBSUB", "NUMPAT") == 0
-
-
 async def test_nothing_at_construction(redis):
     """Making a Multiplexer and its subscriptions takes no event loop and no link."""
 
@@ -101,7 +66,11 @@ async def test_nothing_at_construction(redis):
 
 
 async def test_three_listeners(redis, mpx, recorder):
-    """All who listen to a channel have its messages, first come first."""
+    """
+    All who listen to a channel have its messages, first come first.
+
+    RedisMPX's fanout_two_subscribers.
+    """
     for number in range(3):
         one = mpx.new_channel_subscription(
             lambda c, m, n=number: recorder.message(n, m)
@@ -114,7 +83,11 @@ async def test_three_listeners(redis, mpx, recorder):
 
 
 async def test_newest_leaves(redis, mpx, recorder):
-    """When one of two listeners leaves, the other goes on."""
+    """
+    When one of two listeners leaves, the other goes on.
+
+    RedisMPX's newest_leaves.
+    """
     old = mpx.new_channel_subscription(*recorder.callbacks)
     old.add("a")
     assert await recorder.next() == ("active", b"a")
@@ -125,7 +98,11 @@ async def test_newest_leaves(redis, mpx, recorder):
 
 
 async def test_disconnect_is_told_to_all(redis, mpx):
-    """Every subscription is told of a lost link, and of its names' return."""
+    """
+    Every subscription is told of a lost link, and of its names' return.
+
+    RedisMPX's disconnect_fanout.
+    """
     recorders = [Recorder() for _ in range(3)]
     for recorder in recorders:
         mpx.new_channel_subscription(*recorder.callbacks).add("a")
@@ -139,7 +116,11 @@ async def test_disconnect_is_told_to_all(redis, mpx):
 
 
 async def test_joiner_is_activated(mpx, recorder):
-    """Who joins a channel that is active is told at once."""
+    """
+    Who joins a channel that is active is told at once.
+
+    Go-mpx and node-mpx never do.
+    """
     async with mpx.subscribe("a"):
         mpx.new_channel_subscription(*recorder.callbacks).add("a")
         assert await recorder.next() == ("active", b"a")
@@ -191,7 +172,11 @@ async def test_on_message_is_needed(mpx):
 @pytest.mark.parametrize("error", [ValueError, asyncio.CancelledError])
 @pytest.mark.parametrize("kind", ["plain", "async"])
 async def test_callback_that_raises(mpx, recorder, caplog, error, kind):
-    """What a callback raises is logged, and the next message comes."""
+    """
+    What a callback raises is logged, and the next message comes.
+
+    RedisMPX's cancelled_in_callback.
+    """
 
     def plain(channel, data):
         recorder.message(channel, data)
@@ -225,7 +210,11 @@ async def test_callback_that_cancels_its_task(mpx, recorder):
 
 
 async def test_callback_that_hangs(redis, mpx, recorder):
-    """A callback that hangs delays nobody else, nor the way back from a loss."""
+    """
+    A callback that hangs delays nobody else, nor the way back from a loss.
+
+    RedisMPX's slow_callback_hol.
+    """
 
     async def hang(channel, data):
         recorder.message(channel, data)
@@ -242,7 +231,11 @@ async def test_callback_that_hangs(redis, mpx, recorder):
 
 
 async def test_awaitable_from_plain_callable(mpx, recorder):
-    """A lambda that returns a coroutine is awaited like a coroutine function."""
+    """
+    A lambda that returns a coroutine is awaited like a coroutine function.
+
+    RedisMPX's lambda_coroutine.
+    """
 
     async def note(data):
         recorder.message("noted", data)
@@ -254,7 +247,11 @@ async def test_awaitable_from_plain_callable(mpx, recorder):
 
 
 async def test_callback_awaits_the_same_multiplexer(mpx, recorder):
-    """A callback may wait for a message of the same Multiplexer."""
+    """
+    A callback may wait for a message of the same Multiplexer.
+
+    RedisMPX's callback_deadlock.
+    """
     promises = mpx.new_promise_subscription("reply-")
     await guarded(promises.wait_for_activation())
 
@@ -270,7 +267,11 @@ async def test_callback_awaits_the_same_multiplexer(mpx, recorder):
 
 
 async def test_removal_during_dispatch(mpx, recorder):
-    """A listener that another removes has nothing more; others miss nothing."""
+    """
+    A listener that another removes has nothing more; others miss nothing.
+
+    RedisMPX's removal_during_dispatch.
+    """
     subscriptions = []
 
     def remove_next(channel, data):
@@ -323,6 +324,23 @@ async def test_close_cancels_the_running_callback(mpx, recorder):
         assert await recorder.next() == ("cancelled", b"1")
 
 
+async def test_close_before_the_callback_starts(mpx, recorder):
+    """A coroutine whose subscription closes before its first step is closed, too."""
+
+    async def never(channel, data):
+        raise AssertionError("it starts after the one that closes")
+
+    first = mpx.new_channel_subscription(never)
+    closing = mpx.new_channel_subscription(lambda *_: first.close())
+    for one in (first, closing, mpx.new_channel_subscription(recorder.message)):
+        one.add("a")
+    async with mpx.subscribe("a"):
+        await mpx.publish("a", "1")
+        await recorder.next()
+    # A coroutine that was never awaited would be told now.
+    gc.collect()
+
+
 # Order and gaps
 
 
@@ -337,7 +355,11 @@ async def test_one_order_for_channels_and_patterns(mpx):
 
 
 async def test_channel_and_pattern_that_overlap(mpx):
-    """A message that a channel and a pattern match comes once by each."""
+    """
+    A message that a channel and a pattern match comes once by each.
+
+    With go-mpx it comes twice by the channel.
+    """
     async with mpx.subscribe("a", patterns=["a*"]) as sub, mpx.subscribe("a") as other:
         await mpx.publish("a", "1")
         got = {await guarded(anext(sub)) for _ in range(2)}
@@ -386,7 +408,11 @@ async def test_large_message(mpx):
 
 
 async def test_slow_callback_is_bounded(mpx, recorder):
-    """A callback that doesn't keep up loses messages, and is told how many."""
+    """
+    A callback that doesn't keep up loses messages, and is told how many.
+
+    RedisMPX's memory_slow_consumer.
+    """
     go_on = asyncio.Event()
 
     async def slow(channel, data):
@@ -404,6 +430,30 @@ async def test_slow_callback_is_bounded(mpx, recorder):
         assert await recorder.take(3) == expected
 
 
+async def test_callback_awaits_now_and_then(mpx, recorder):
+    """Callbacks that sometimes return something to await are called in order."""
+
+    def sometimes(channel, data):
+        recorder.message(channel, data)
+        return asyncio.sleep(0) if data.endswith(b"3") else None
+
+    mpx.new_channel_subscription(sometimes, inbox_limit=100_000).add("a")
+    async with mpx.subscribe("a"):
+        await asyncio.gather(*(mpx.publish("a", str(n)) for n in range(300)))
+        expected = [(b"a", str(n).encode()) for n in range(300)]
+        assert await recorder.take(300) == expected
+
+
+async def test_left_pattern_of_a_channels_name(mpx):
+    """With a pattern go its messages that wait, not those of a channel named so."""
+    async with mpx.subscribe("a*", patterns=["a*"]) as sub:
+        await mpx.publish("a*", "x")
+        await sub.remove(patterns=["a*"])
+        await mpx.publish("a*", "y")
+        assert await guarded(anext(sub)) == Message(b"a*", b"x")
+        assert await guarded(anext(sub)) == Message(b"a*", b"y")
+
+
 async def test_gap_and_return_in_order(redis, mpx):
     """Messages, gap, activation, messages: an iterator has them in their order."""
     async with mpx.subscribe("a") as sub:
@@ -415,6 +465,59 @@ async def test_gap_and_return_in_order(redis, mpx):
     kinds = [type(event) for event in got]
     assert kinds == [Activation, Message, Gap, Activation, Message]
     assert isinstance(got[2].error, ConnectionError)
+
+
+async def test_losses_of_a_slow_reader_are_one(redis, mpx):
+    """Who doesn't read while the link drops time and again finds one gap."""
+    async with mpx.subscribe("a") as slow, mpx.subscribe("a") as reader:
+        for _ in range(5):
+            while not isinstance(await guarded(reader.get()), Activation):
+                pass
+            redis.kill_subscribers()
+        while not isinstance(await guarded(reader.get()), Activation):
+            pass
+        kinds = [type(await guarded(slow.get())) for _ in range(3)]
+        assert kinds == [Activation, Gap, Activation]
+        await mpx.publish("a", "1")
+        assert (await guarded(slow.get())) == Message(b"a", b"1")
+
+
+async def test_losses_between_messages_stay(redis, mpx):
+    """A message that waits between two losses keeps its place."""
+    async with mpx.subscribe("a") as slow, mpx.subscribe("a") as reader:
+        for number in range(3):
+            while not isinstance(await guarded(reader.get()), Activation):
+                pass
+            await mpx.publish("a", str(number))
+            redis.kill_subscribers()
+        kinds = [type(await guarded(slow.get())) for _ in range(9)]
+    assert kinds == [Activation, Message, Gap] * 3
+
+
+async def test_two_readers(mpx):
+    """A second reader at a time is a mistake."""
+    async with mpx.subscribe("a") as sub:
+        await guarded(sub.get())
+        reader = await blocked(sub.get())
+        with pytest.raises(RuntimeError, match="already"):
+            await sub.get()
+        reader.cancel()
+
+
+async def test_leaving_many_names_with_a_full_inbox(mpx):
+    """What waits is gone through once, however many names are left."""
+    async with mpx.subscribe("a") as sub:
+        await sub.add(*(f"c{number}" for number in range(4000)))
+        await asyncio.gather(*(mpx.publish("a", "x") for _ in range(4000)))
+        names = [f"c{number}" for number in range(4000)]
+        await mpx.publish("a", "end")
+        # CPU seconds: 0.01 here; once for each name it was 2.
+        before = time.process_time()
+        removing = asyncio.ensure_future(sub.remove(*names))
+        await asyncio.sleep(0)  # It has left them, and waits for Redis.
+        assert time.process_time() - before < 0.2
+        await guarded(removing)
+        assert (await guarded(sub.get())) == Activation(b"a")
 
 
 # The modern API
@@ -502,8 +605,27 @@ async def test_request(mpx):
         assert await guarded(framed) == b"FRAMED"
 
 
+async def test_request_in_an_outage():
+    """A request's time runs out in an outage, too."""
+    with server() as doomed:
+        async with Multiplexer(doomed.url) as mpx:
+            promises = mpx.new_promise_subscription("p-")
+            await guarded(promises.wait_for_activation())
+            doomed.stop()
+            async with mpx.subscribe() as sub:
+                assert isinstance(await guarded(sub.get()), Gap)
+            asking = asyncio.ensure_future(promises.request("s", "?", timeout=0.05))
+            await asyncio.wait([asking], timeout=5)
+            assert asking.done()
+            assert isinstance(asking.exception(), asyncio.TimeoutError)
+
+
 async def test_promise_before_activation(mpx):
-    """A promise can't be made before its subscription is active."""
+    """
+    A promise can't be made before its subscription is active.
+
+    RedisMPX's wait_for_new_promise, and node-mpx, where it doesn't wait.
+    """
     promises = mpx.new_promise_subscription("p-")
     with pytest.raises(InactiveSubscription):
         promises.new_promise("1", 1)
@@ -513,7 +635,11 @@ async def test_promise_before_activation(mpx):
 
 
 async def test_promises_of_the_same_suffix(mpx):
-    """One message keeps all promises for its channel."""
+    """
+    One message keeps all promises for its channel.
+
+    RedisMPX's promise_same_suffix and second_pattern_activation.
+    """
     promises = mpx.new_promise_subscription("p-")
     again = mpx.new_promise_subscription("p-")
     first, second = [await guarded(promises.wait_for_new_promise("1", 5)) for _ in "12"]
@@ -523,7 +649,11 @@ async def test_promises_of_the_same_suffix(mpx):
 
 
 async def test_promise_times_out_from_creation(mpx):
-    """A promise's time runs whether or not anybody awaits it."""
+    """
+    A promise's time runs whether or not anybody awaits it.
+
+    In RedisMPX it runs from the first await.
+    """
     promises = mpx.new_promise_subscription("p-")
     promise = await guarded(promises.wait_for_new_promise("1", 0.01))
     done = asyncio.Event()
@@ -544,7 +674,11 @@ async def test_promise_is_cancelled(mpx):
 
 
 async def test_promise_is_lost_with_the_link(redis, mpx):
-    """All promises fail when the link drops, and new ones can be made after."""
+    """
+    All promises fail when the link drops, and new ones can be made after.
+
+    RedisMPX's promise_disconnect.
+    """
     promises = mpx.new_promise_subscription("p-")
     lost = [await guarded(promises.wait_for_new_promise(n, 5)) for n in "123"]
     redis.kill_subscribers()
@@ -586,7 +720,11 @@ async def test_clear_fails_promises(mpx):
 
 
 async def test_add_remove_add(redis, mpx, recorder):
-    """However often a name is added and removed in one turn, the last word holds."""
+    """
+    However often a name is added and removed in one turn, the last word holds.
+
+    Go-mpx sends an unsubscription last.
+    """
     one = mpx.new_channel_subscription(*recorder.callbacks)
     for number in range(50):
         name = f"c{number}"
@@ -601,7 +739,11 @@ async def test_add_remove_add(redis, mpx, recorder):
 
 
 async def test_add_and_remove_in_flight(redis, mpx, recorder):
-    """A name is active when the last of its commands is answered, not the first."""
+    """
+    A name is active when the last of its commands is answered, not the first.
+
+    RedisMPX doesn't count the answers.
+    """
     one = mpx.new_channel_subscription(*recorder.callbacks)
     for _ in range(5):
         one.add("a")
@@ -615,7 +757,11 @@ async def test_add_and_remove_in_flight(redis, mpx, recorder):
 
 
 async def test_remove_while_down(redis, mpx, recorder):
-    """A name that was removed while there was no link isn't subscribed again."""
+    """
+    A name that was removed while there was no link isn't subscribed again.
+
+    RedisMPX's remove_before_activation, without a link.
+    """
     one = mpx.new_channel_subscription(*recorder.callbacks)
     one.add("a", "b")
     assert await recorder.take(2) == [("active", b"a"), ("active", b"b")]
@@ -656,6 +802,32 @@ def test_event_loop_that_ends(redis):
         pass
 
 
+def test_close_after_the_event_loop(redis):
+    """What is open when its event loop is closed can be closed after it."""
+
+    async def open_all():
+        mpx = Multiplexer(redis.url)
+        promises = mpx.new_promise_subscription("p-")
+        await promises.wait_for_new_promise("1", None)
+        sub = await mpx.subscribe("a").__aenter__()
+        await sub.get()
+        await blocked(sub.get())
+        return mpx, sub, promises
+
+    loop = asyncio.new_event_loop()
+    closables = loop.run_until_complete(open_all())
+    loop.close()
+    for closable in closables:
+        closable.close()
+    while redis.clients():
+        pass
+    del closables, closable
+    # asyncio warns of what was in the loop that nobody closed.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 async def test_fork(redis, mpx):
     """A forked child is refused, and its close() leaves the parent's link."""
@@ -677,6 +849,18 @@ async def test_fork(redis, mpx):
         assert (await guarded(anext(sub))).data == b"still here"
 
 
+async def test_another_event_loop_while_at_home(redis, mpx):
+    """All that needs the link is refused in another event loop."""
+    async with mpx.subscribe("a"):
+
+        async def use():
+            for act in (mpx.connect, lambda: mpx.publish("a", "")):
+                with pytest.raises(RuntimeError, match="another event loop"):
+                    await act()
+
+        await asyncio.to_thread(asyncio.run, use())
+
+
 # Addresses
 
 
@@ -693,6 +877,19 @@ async def test_addresses(redis):
     ):
         async with Multiplexer(location) as mpx:
             assert await mpx.publish("a", "1") == 0
+    await client.aclose()
+
+
+async def test_like_a_client(redis):
+    """A client of redis-py's lends its login, database and name, not its connection."""
+    redis.call("ACL", "SETUSER", "user", "reset", "on", ">pw", "+@all", "&*")
+    options = {"username": "user", "password": "pw", "db": 3, "client_name": "like-me"}
+    client = aioredis.Redis(port=redis.port, **options)
+    async with Multiplexer(client) as mpx, mpx.subscribe("a"):
+        (line,) = redis.clients()
+        for word in (" user=user ", " db=3 ", " name=like-me "):
+            assert word in line
+    assert await client.ping()
     await client.aclose()
 
 
@@ -725,6 +922,48 @@ async def test_resp2():
             assert mpx._connection.version == 2
 
 
+@pytest.fixture
+def resp2():
+    """
+    Return a Redis server without HELLO.
+    """
+    with server("--rename-command", "HELLO", "") as old:
+        yield old
+
+
+async def test_close_while_publishing(resp2):
+    """A link that publish() is opening when all is closed is dropped."""
+    mpx = Multiplexer(resp2.url)
+    await mpx.connect()
+    publishing = await blocked(mpx.publish("a", "1"))
+    await mpx.aclose()
+    with pytest.raises(SubscriptionIsClosed):
+        await guarded(publishing)
+    (admin,) = resp2.clients("normal")
+    assert "cmd=client|list" in admin
+
+
+async def test_half_open_second_link(resp2):
+    """publish() by a link of its own fails when the server goes silent."""
+    async with Multiplexer(resp2.url, ping_interval=0.05, ping_timeout=0.05) as mpx:
+        await mpx.publish("a", "1")
+        resp2.signal(signal.SIGSTOP)
+        with pytest.raises(RedisUnavailable):
+            await guarded(mpx.publish("a", "2"))
+        resp2.signal(signal.SIGCONT)
+
+
+async def test_canceled_aclose(redis):
+    """Canceling aclose() drops the link."""
+    mpx = Multiplexer(redis.url)
+    async with mpx.subscribe("a"):
+        closing = await blocked(mpx.aclose())
+        closing.cancel()
+        await asyncio.wait([closing])
+        while redis.clients():
+            pass
+
+
 # Refusals
 
 
@@ -738,7 +977,11 @@ def limited(redis):
 
 
 async def test_refused_name_among_500(redis, limited, recorder, caplog):
-    """Of 500 names one is refused: who asked is told, and 499 are active."""
+    """
+    Of 500 names one is refused: who asked is told, and 499 are active.
+
+    RedisMPX asks for all in one command.
+    """
     async with Multiplexer(limited) as mpx:
         one = mpx.new_channel_subscription(*recorder.callbacks)
         one.add(*(f"ok{number}" for number in range(499)))
@@ -756,7 +999,11 @@ async def test_refused_name_among_500(redis, limited, recorder, caplog):
 
 
 async def test_refused_callback_subscription(redis, limited, recorder, caplog):
-    """A callback subscription's refusal is logged, and nothing else suffers."""
+    """
+    A callback subscription's refusal is logged, and nothing else suffers.
+
+    RedisMPX's socket_leak_reconnect.
+    """
     async with Multiplexer(limited) as mpx:
         one = mpx.new_channel_subscription(*recorder.callbacks)
         one.add("ok1", "bad", "ok2")
@@ -790,7 +1037,71 @@ async def test_refused_name_is_asked_for_again(redis, limited):
         assert redis.subscribers("bad") == 1
 
 
+async def test_refusal_beside_a_slower_name(limited):
+    """Of two names that are entered at once, the second's refusal is raised."""
+    async with Multiplexer(limited) as mpx:
+        with pytest.raises(NameRefused, match="bad"):
+            await guarded(mpx.subscribe("ok1", "bad").__aenter__())
+
+
+async def test_refusal_before_anybody_waits(limited, caplog):
+    """Who waits for a name that Redis has already refused isn't left to wait."""
+    async with Multiplexer(limited) as mpx:
+        promises = mpx.new_promise_subscription("bad")
+        # The refusal has come when the answer to a later command is there.
+        async with mpx.subscribe("ok1"):
+            with pytest.raises(NameRefused, match="bad"):
+                await guarded(promises.wait_for_activation())
+
+
+async def test_refusal_of_who_comes_after(redis, limited):
+    """A name's leaver isn't told that Redis refuses it to the next who asks."""
+    async with Multiplexer(limited) as mpx:
+        first, second = mpx.subscribe("ok1"), mpx.subscribe("ok1")
+        await first.__aenter__()
+        redis.call("ACL", "SETUSER", "limited", "+@all", "-subscribe")
+        leaving = asyncio.ensure_future(first.aclose())
+        await asyncio.sleep(0)  # It has left, and waits for Redis.
+        await asyncio.sleep(0)  # The command is on its way.
+        with pytest.raises(NameRefused):
+            await guarded(second.__aenter__())
+        assert await guarded(leaving) is None
+
+
+async def test_refused_names_leave_nothing(limited):
+    """A name that was refused and left is forgotten."""
+    async with Multiplexer(limited) as mpx:
+        for number in range(3):
+            with pytest.raises(NameRefused):
+                await guarded(mpx.subscribe(f"bad{number}").__aenter__())
+        # Private: that nothing grows can't be seen from outside.
+        assert not mpx._registry.channels
+
+
+async def test_names_of_an_outage_leave_nothing():
+    """A name that comes and goes while Redis is away is forgotten."""
+    mpx = Multiplexer("redis://127.0.0.1:1")
+    one = mpx.new_channel_subscription(print)
+    for number in range(3):
+        one.add(f"c{number}")
+        await asyncio.sleep(0)  # As if a user came and left.
+        one.remove(f"c{number}")
+    # Private, as above.
+    assert not mpx._registry.channels
+    assert not mpx._registry._dirty
+    await mpx.aclose()
+
+
 # Logins
+
+
+@pytest.fixture(scope="module")
+def redis_with_password():
+    """
+    Return a Redis server that asks for the password pw.
+    """
+    with server("--requirepass", "pw") as one:
+        yield one
 
 
 async def test_wrong_password(redis):
@@ -801,7 +1112,11 @@ async def test_wrong_password(redis):
 
 
 async def test_nobody_there(caplog):
-    """A server that isn't there is raised to who waits, and logged."""
+    """
+    A server that isn't there is raised to who waits, and logged.
+
+    RedisMPX's silent_initial_failure.
+    """
     mpx = Multiplexer("redis://127.0.0.1:1")
     with pytest.raises(RedisUnavailable):
         await guarded(mpx.subscribe("a").__aenter__())
@@ -827,3 +1142,57 @@ async def test_wrong_password_then_right(redis):
     await guarded(mpx.connected_event.wait())
     assert await mpx.publish("a", "1") == 0
     await mpx.aclose()
+
+
+async def test_no_password(redis_with_password):
+    """A password that is asked for and not given is raised to who connects."""
+    with pytest.raises(RedisUnavailable, match="NOAUTH"):
+        async with Multiplexer(redis_with_password.url):
+            pass
+
+
+async def test_too_many_clients(redis):
+    """A server that has too many clients is told as that."""
+    redis.call("CONFIG", "SET", "maxclients", 1)
+    try:
+        with pytest.raises(RedisUnavailable, match="max number of clients"):
+            async with Multiplexer(redis.url):
+                pass
+    finally:
+        redis.call("CONFIG", "SET", "maxclients", 10000)
+
+
+async def test_password_is_in_no_traceback():
+    """A server that repeats the login it didn't understand isn't quoted."""
+    # Debian's: the other doesn't repeat it.
+    with debian_server("--rename-command", "HELLO", "", "--requirepass", "pw") as old:
+        mpx = Multiplexer(old.url, password="mistyped")
+        with pytest.raises(RedisUnavailable) as caught:
+            await guarded(mpx.connect())
+        await mpx.aclose()
+    assert "mistyped" not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_password_is_in_no_repr(redis):
+    """Neither what users hold nor what a debugger shows has the password."""
+    mpx = Multiplexer(f"redis://user:secret@127.0.0.1:{redis.port}")
+    sub = mpx.subscribe("a")
+    login = await mpx._address.login()
+    assert login.password == "secret"
+    assert "secret" not in repr([mpx, mpx._address, login, sub])
+
+
+async def test_end_while_logging_in():
+    """A link that ends in its login is told with its cause."""
+
+    # It stands in for a proxy whose Redis is away.
+    async def hang_up(reader, writer):
+        writer.close()
+
+    proxy = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    mpx = Multiplexer(("127.0.0.1", proxy.sockets[0].getsockname()[1]))
+    with pytest.raises(RedisUnavailable) as caught:
+        await guarded(mpx.connect())
+    assert isinstance(caught.value.__cause__, ConnectionResetError)
+    await mpx.aclose()
+    proxy.close()

@@ -5,7 +5,9 @@ Consumers that hear what other programs publish in Redis.
 from __future__ import annotations
 
 import asyncio
+import gc
 import textwrap
+import weakref
 from pathlib import Path
 
 import pytest
@@ -147,6 +149,18 @@ async def test_streams_share_one_connection(redis, consumer):
         got = [await client.receive_json_from() for _ in streams]
         assert sorted(frame["stream"] for frame in got) == streams
         await guarded(client.disconnect())
+
+
+def test_event_loops_that_end(redis):
+    """An event loop that has ended isn't kept by what was shared in it."""
+
+    async def listen():
+        await shared(redis.url).connect()
+        return weakref.ref(asyncio.get_running_loop())
+
+    loops = [asyncio.run(listen()) for _ in range(3)]
+    gc.collect()
+    assert [loop() for loop in loops[:2]] == [None, None]
 
 
 async def test_readme(redis):

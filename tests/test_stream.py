@@ -26,12 +26,19 @@ DISCONNECT = {"type": "websocket.disconnect", "code": 1001}
 SHORT = 0.01
 
 
-def make(*, name="chat", inbox_limit=10_000, close_timeout=60):
+def make(*, name="chat", scope=None, inbox_limit=10_000, close_timeout=60):
     """
     Return a stream whose application doesn't run yet.
     """
     wrapper = envelope.Bare().wrapper(name)
-    return Stream(name, wrapper, inbox_limit=inbox_limit, close_timeout=close_timeout)
+    return Stream(
+        name,
+        wrapper,
+        path=name,
+        scope=scope,
+        inbox_limit=inbox_limit,
+        close_timeout=close_timeout,
+    )
 
 
 @pytest.fixture
@@ -52,11 +59,11 @@ async def ignore(message):
     """
 
 
-def run(stream, application, scope=None, send=ignore):
+def run(stream, application, send=ignore):
     """
     Run the application of a stream, as the socket would.
     """
-    stream.task = asyncio.ensure_future(stream.run(application, scope, send))
+    stream.task = asyncio.ensure_future(stream.run(application, send))
     return stream.task
 
 
@@ -374,15 +381,15 @@ async def test_ends_while_put_waits(way, move):
 # How the application ends
 
 
-async def test_run_passes_on(stream):
-    """The application is called with the scope and the send that run was given."""
+async def test_run_passes_on():
+    """The application is called with its scope and the send that run was given."""
     seen = []
 
     async def application(scope, receive, send):
         seen.append((scope, send))
 
     scope = {}
-    await soon(run(stream, application, scope))
+    await soon(run(make(scope=scope), application))
     assert seen[0][0] is scope
     assert seen[0][1] is ignore
 
@@ -603,7 +610,7 @@ async def test_consumer_gets_futures(stream):
     assert messages == [CONNECT, frame("a"), DISCONNECT]
 
 
-async def test_consumer(stream):
+async def test_consumer():
     """A Channels consumer runs to its end, as on a WebSocket of its own."""
     sent = asyncio.Queue()
 
@@ -611,7 +618,8 @@ async def test_consumer(stream):
         async def receive(self, text_data=None, bytes_data=None):
             await self.send(text_data)
 
-    run(stream, Echo.as_asgi(), {"type": "websocket"}, sent.put)
+    stream = make(scope={"type": "websocket"})
+    run(stream, Echo.as_asgi(), sent.put)
     assert (await soon(sent.get()))["type"] == "websocket.accept"
     stream.accept()
     for text in ("a", "b"):
@@ -622,12 +630,13 @@ async def test_consumer(stream):
     assert sent.empty()
 
 
-async def test_consumer_raises(stream):
+async def test_consumer_raises():
     """run() returns what a Channels consumer raises."""
 
     class Raises(AsyncWebsocketConsumer):
         async def connect(self):
             raise LookupError("of this consumer")
 
-    error = await soon(run(stream, Raises.as_asgi(), {"type": "websocket"}))
+    stream = make(scope={"type": "websocket"})
+    error = await soon(run(stream, Raises.as_asgi()))
     assert isinstance(error, LookupError)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl as _ssl
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import redis.asyncio
@@ -27,7 +27,7 @@ class Login:
     """
 
     username: str | None
-    password: str | None
+    password: str | None = field(repr=False)
     db: int
     client_name: str | None
 

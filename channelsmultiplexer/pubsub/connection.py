@@ -14,7 +14,7 @@ import hiredis
 
 from ..exceptions import RedisUnavailable
 from .address import Address, Login
-from .registry import CHANNEL, Command, Entry, Registry, Route
+from .registry import CHANNEL, Command, Registry, Route
 
 __all__ = ["Connection", "connect"]
 
@@ -57,6 +57,8 @@ class Connection(asyncio.BufferedProtocol):
         self.lost: asyncio.Future[Exception] = self._loop.create_future()
         # The version of the protocol: 3 can publish on a link that subscribes.
         self.version = 2
+        # If the last read took as much as it could, so that more is probably there.
+        self.is_more_there = False
 
     async def login(self, login: Login) -> None:
         """
@@ -66,23 +68,16 @@ class Connection(asyncio.BufferedProtocol):
             hiredis.ReplyError: If Redis refuses.
             RedisUnavailable: If the link ends first.
         """
-        auth: tuple[str, ...] = ()
-        if login.password is not None:
-            auth = ("AUTH", login.username or "default", login.password)
-        name = ("SETNAME", login.client_name) if login.client_name else ()
-        try:
-            await self.call("HELLO", "3", *auth, *name)
+        # What follows runs outside of the handler of HELLO's error: Redis may have
+        # repeated the command in it, password and all, for a traceback to show.
+        if await self._hello(login):
             self.version = 3
-        except hiredis.ReplyError as error:
-            # Redis 5 has no HELLO, and a proxy may not know it: what they say is
-            # an ERR, or that AUTH comes first.
-            if not str(error).startswith(("ERR", "NOPROTO", "NOPERM", "NOAUTH")):
-                raise
+        else:
             if login.password is not None:
                 username = (login.username,) if login.username else ()
                 await self.call("AUTH", *username, login.password)
-            if name:
-                await self.call("CLIENT", *name)
+            if login.client_name:
+                await self.call("CLIENT", "SETNAME", login.client_name)
         if login.db:
             await self.call("SELECT", str(login.db))
 
@@ -151,8 +146,10 @@ class Connection(asyncio.BufferedProtocol):
         """
         if not self.lost.done():
             self.call("QUIT").add_done_callback(_retrieve)
-            await asyncio.wait([self.lost], timeout=timeout)
-            self.abort(ConnectionResetError("closed here"))
+            try:
+                await asyncio.wait([self.lost], timeout=timeout)
+            finally:
+                self.abort(ConnectionResetError("closed here"))
 
     # asyncio.BufferedProtocol
 
@@ -167,6 +164,7 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Take what was read."""
         self._heard = True
+        self.is_more_there = nbytes == len(self._buffer)
         try:
             self._reader.feed(self._buffer, 0, nbytes)
             self._read()
@@ -195,42 +193,67 @@ class Connection(asyncio.BufferedProtocol):
 
     # Private
 
+    async def _hello(self, login: Login) -> bool:
+        """Log in by the newer protocol; return if Redis knows it."""
+        auth: tuple[str, ...] = ()
+        if login.password is not None:
+            auth = ("AUTH", login.username or "default", login.password)
+        name = ("SETNAME", login.client_name) if login.client_name else ()
+        try:
+            await self.call("HELLO", "3", *auth, *name)
+        except hiredis.ReplyError as error:
+            said = str(error)
+            # Redis 5 has no HELLO, and a proxy may not know it: what they say is
+            # an ERR, or that AUTH comes first.
+            unknown = ("ERR", "NOPROTO", "NOPERM", *(("NOAUTH",) if auth else ()))
+            if not said.startswith(unknown) or "max number of clients" in said:
+                raise
+            return False
+        return True
+
     def _hang_up(self) -> None:
         peer = self._transport.get_extra_info("socket")
-        with contextlib.suppress(OSError):
-            peer.shutdown(socket.SHUT_RDWR)
+        # By a socket of our own: uvloop's has no shutdown().
+        with (
+            contextlib.suppress(OSError),
+            socket.fromfd(peer.fileno(), peer.family, peer.type) as own,
+        ):
+            own.shutdown(socket.SHUT_RDWR)
 
     def _read(self) -> None:
         gets = self._reader.gets
         channels = self._registry.channels.get
         patterns = self._registry.patterns.get
-        # Messages of the same name, one right after the other, are left at once:
-        # it costs what one does, for each of a thousand who listen.
-        route, run = NOBODY, []
         while (reply := gets()) is not False:
-            found = None
-            if isinstance(reply, list):
-                kind = reply[0]
-                if kind == b"message":
-                    found = channels(reply[1], NOBODY)
-                elif kind == b"pmessage":
-                    found = patterns(reply[1], NOBODY)
-            if found is route:
-                run.append(reply)
+            kind = reply[0] if isinstance(reply, list) else None
+            if kind == b"message":
+                route = channels(reply[1], NOBODY)
+            elif kind == b"pmessage":
+                route = patterns(reply[1], NOBODY)
             else:
-                _deliver(route, run)
-                if found is not None:
-                    route, run = found, [reply]
+                self._answer(reply)
+                continue
+            # What comes before the activation belongs to nobody who listens now.
+            if not route.active:
+                continue
+            size = MESSAGE_OVERHEAD + len(reply[-1])
+            for listener in route.listeners:
+                waiting = listener.waiting
+                # As put() does. The call would be half of what a delivery costs.
+                if waiting and (room := listener.room - size) >= 0:
+                    listener.room = room
+                    waiting.append(reply)
                 else:
-                    # What came before an answer is told before it.
-                    route, run = NOBODY, []
-                    self._answer(reply)
-        _deliver(route, run)
+                    listener.put(reply, size)
 
     def _answer(self, reply: Any) -> None:
+        failed = isinstance(reply, hiredis.ReplyError)
+        if failed and not self._expected:
+            # A server that has too many clients says so before it is asked.
+            self.abort(reply)
+            return
         assert self._expected, "Redis answers what it was asked"
         expected = self._expected[0]
-        failed = isinstance(reply, hiredis.ReplyError)
         if isinstance(expected, Command):
             if failed:
                 self._expected.popleft()
@@ -280,7 +303,8 @@ async def connect(address: Address, registry: Registry, timeout: float) -> Conne
         if isinstance(error, asyncio.TimeoutError):
             error = TimeoutError(f"no login within {timeout} seconds")
         if isinstance(error, Exception):
-            raise _unavailable(error) from error
+            unavailable = _unavailable(error)
+            raise unavailable from unavailable.__cause__
         raise
     return connection
 
@@ -289,18 +313,6 @@ def _packed(words: tuple[str | bytes, ...]) -> bytes:
     # The stub says that a command is a single word.
     packed: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]
     return packed
-
-
-def _deliver(route: Route, run: list[list[bytes]]) -> None:
-    # What comes before the activation belongs to nobody who listens now.
-    if not route.active:
-        return
-    size = 0
-    for reply in run:
-        size += MESSAGE_OVERHEAD + len(reply[-1])
-    entry: Entry = (route, run, size)
-    for listener in route.listeners:
-        listener.put(entry)
 
 
 def _unavailable(error: Exception) -> RedisUnavailable:

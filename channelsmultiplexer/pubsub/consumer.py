@@ -5,7 +5,6 @@ The bridge from Redis to consumers.
 from __future__ import annotations
 
 import asyncio
-import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
@@ -18,10 +17,8 @@ __all__ = ["RedisListener", "shared"]
 
 Receive: TypeAlias = Callable[[], Awaitable[dict[str, Any]]]
 
-# The Multiplexers of an event loop. Each goes with its loop.
-_MULTIPLEXERS: weakref.WeakKeyDictionary[
-    asyncio.AbstractEventLoop, dict[str, Multiplexer]
-] = weakref.WeakKeyDictionary()
+# The Multiplexers of each event loop.
+_MULTIPLEXERS: dict[asyncio.AbstractEventLoop, dict[str, Multiplexer]] = {}
 
 
 def shared(url: str) -> Multiplexer:
@@ -30,6 +27,9 @@ def shared(url: str) -> Multiplexer:
 
     It is made when it is first asked for, or was closed.
     """
+    # No weak dictionary would do it: a Multiplexer knows its event loop.
+    for loop in [loop for loop in _MULTIPLEXERS if loop.is_closed()]:
+        del _MULTIPLEXERS[loop]
     multiplexers = _MULTIPLEXERS.setdefault(asyncio.get_running_loop(), {})
     multiplexer = multiplexers.get(url)
     if multiplexer is None or multiplexer.closed:

@@ -2,9 +2,10 @@
 What waits for each listener: its inbox, and the events in it.
 
 A listener has its own inbox, so that a slow one delays nobody and reorders nothing.
-It isn't an :class:`.Inbox`: that takes 760 bytes while empty and one call for each
-message, where this takes 56 bytes and one call for a run of messages, which all who
-listen to the name share.
+It is neither an :class:`.Inbox` nor a :class:`.Mailbox`. It is bounded in bytes, as
+the server's own buffer for us is, and a mailbox counts; it tells of what it drops by
+an event in its place; it is read in runs; and it takes 56 bytes while empty, where
+those take 760: most of what a subscription is.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from ..exceptions import SubscriptionIsClosed
 from .connection import MESSAGE_OVERHEAD
 from .registry import (
-    Entry,
+    CHANNEL,
+    Item,
     Kind,
     Members,
     Name,
     Registry,
     Route,
+    Waiting,
     encoded,
     joined,
     left,
@@ -42,8 +45,16 @@ __all__ = [
 Overflow: TypeAlias = Literal["drop_oldest", "drop_newest"]
 
 
-# The rest of a run that is done.
-NOTHING: Iterator[list[bytes]] = iter(())
+# What is left when all is read.
+NOTHING: Iterator[Item] = iter(())
+
+# Turns of the event loop for which those that are ready are put off while Redis sends
+# faster than we read. Each reads up to 64 kB. To wake a task costs as much as all else
+# that is done for four messages.
+TURNS = 7
+
+# What part of its limit is taken from an inbox at once, and not counted any more.
+SHARE = 8
 
 
 class Message(NamedTuple):
@@ -83,9 +94,16 @@ class Activation:
 class Dispatcher:
     """
     Has what came read, in the event loop's next turn: by callbacks, or by iterators.
+
+    Args:
+        is_more_there: If Redis has sent more than was read. Then it is read first, a
+            few times, so that those that are ready have more to read in one go.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_more_there: Callable[[], bool]) -> None:
+        self._is_more_there = is_more_there
+        # How often those that are ready were put off.
+        self._put_off = 0
         # Those for whom something waits that nobody reads. schedule() is called
         # before the first is added.
         self.ready: list[Listening] = []
@@ -122,6 +140,11 @@ class Dispatcher:
         await asyncio.gather(*others, return_exceptions=True)
 
     def _run(self) -> None:
+        if self._put_off < TURNS and self._is_more_there():
+            self._put_off += 1
+            self.schedule()
+            return
+        self._put_off = 0
         ready = iter(self.ready)
         self.ready = []
         try:
@@ -143,7 +166,8 @@ class Listening:
         dispatcher: Calls :meth:`read` when something waits.
 
         inbox_limit: Bytes of memory that waiting messages may take. One that is
-            larger is taken while nothing else waits.
+            larger is taken while nothing else waits. Up to an eighth more may be on
+            its way to the user, or one message.
 
         overflow: What to do with a message for which there is no room: drop the
             oldest until there is, or drop it. Either leaves a :class:`Gap`.
@@ -152,19 +176,17 @@ class Listening:
     """
 
     __slots__ = (
-        "_current",
-        "_current_route",
         "_dispatcher",
-        "_entries",
         "_forget",
-        "_head",
         "_limit",
         "_overflow",
         "_registry",
         "_routes",
-        "_size",
+        "_unread",
         "closed",
         "dropped",
+        "room",
+        "waiting",
     )
 
     def __init__(
@@ -182,35 +204,31 @@ class Listening:
         self._forget = forget
         # The names it has joined.
         self._routes: Members[Route] = ()
-        # What waits, oldest first, from _head on.
-        self._entries: list[Entry] = []
-        self._head = 0
-        # Bytes of the messages that wait.
-        self._size = 0
-        # The rest of the run that is being read, and its name.
-        self._current: Iterator[list[bytes]] = NOTHING
-        self._current_route: Route | None = None
+        # What waits, oldest first.
+        self.waiting: Waiting = []
+        # The limit, less what waits.
+        self.room = inbox_limit
+        # What was taken from it and is not read yet.
+        self._unread = NOTHING
         # Messages that were dropped, all in all.
         self.dropped = 0
         self.closed = False
 
-    def put(self, entry: Entry) -> None:
+    def put(self, item: Item, size: int = 0) -> None:
         """
         Take what came.
         """
-        size = self._size + entry[2]
-        if size > self._limit and entry[2]:
-            self._make_room(entry)
+        if size and size > self.room:
+            self._make_room(item, size)
             return
-        self._size = size
-        entries = self._entries
-        if not entries:
+        self.room -= size
+        if not self.waiting:
             # As wake() does. The call would be a tenth of what a message costs.
             dispatcher = self._dispatcher
             if not dispatcher.ready:
                 dispatcher.schedule()
             dispatcher.ready.append(self)
-        entries.append(entry)
+        self.waiting.append(item)
 
     def wake(self) -> None:
         """
@@ -234,10 +252,26 @@ class Listening:
         if not self.closed:
             self.closed = True
             self._leave(list(self._routes))
-            self._entries.clear()
-            self._head = self._size = 0
-            self._exhaust()
+            self._hold([])
+            collections.deque(self._unread, maxlen=0)
             self._forget(self)
+
+    def supersede(self) -> None:
+        """
+        Drop the events since a loss that has not been read: another loss follows.
+
+        They take no room, so without it a link that drops time and again would
+        fill the memory of who doesn't read.
+        """
+        waiting = self.waiting
+        for count, item in enumerate(reversed(waiting), 1):
+            if isinstance(item, list):
+                break
+            if isinstance(item[1], Gap):
+                if item[1].error is not None:
+                    for _ in range(count):
+                        waiting.pop()
+                break
 
     # Private
 
@@ -253,115 +287,105 @@ class Listening:
         return routes
 
     def _leave(self, routes: list[Route]) -> None:
-        for route in routes:
-            if route in self._routes:
-                self._routes = left(self._routes, route)
-                self._registry.leave(self, route)
-                self._drop(route)
+        gone = dict.fromkeys(route for route in routes if route in self._routes)
+        self._drop(gone)
+        for route in gone:
+            self._routes = left(self._routes, route)
+            self._registry.leave(self, route)
 
     def _find(self, kind: Kind, names: Iterable[Name]) -> list[Route]:
         found = (self._registry.find(kind, encoded(name)) for name in names)
         return [route for route in found if route is not None]
 
-    def _drop(self, route: Route) -> None:
-        """Drop what waits of a name."""
-        if self._current_route is route:
-            self._exhaust()
-        if self._entries:
-            kept = [e for e in self._entries[self._head :] if e[0] is not route]
-            self._entries[:] = kept
-            self._head = 0
-            self._size = sum(entry[2] for entry in kept)
+    def _drop(self, routes: dict[Route, None]) -> None:
+        """Drop what waits of names."""
+        self._return()
+        if self.waiting:
+            names = {(route.kind is CHANNEL, route.name) for route in routes}
+            # A channel's messages have three parts, a pattern's have four.
+            kept = (
+                item
+                for item in self.waiting
+                if (len(item) == 3, item[1]) not in names and item[0] not in routes
+            )
+            self._hold(list(kept))
 
-    def _exhaust(self) -> None:
+    def _hold(self, items: list[Item]) -> None:
+        """Let this wait, and nothing else."""
+        self.waiting = items
+        self.room = self._limit - sum(map(_cost, items))
+
+    def _take(self, *, whole: bool = False) -> None:
+        """Take what waits to read it, or the oldest share of that."""
+        share = self._limit // SHARE
+        if whole or self._limit - self.room <= share:
+            self._unread = iter(self.waiting)
+            self.waiting = []
+            self.room = self._limit
+            return
+        waiting = self._oldest()
+        taken: list[Item] = []
+        size = 0
+        while not taken or size < share:
+            taken.append(waiting.popleft())
+            size += _cost(taken[-1])
+        self._unread = iter(taken)
+        self.room += size
+
+    def _return(self) -> None:
+        """Let what was taken and is not read wait again."""
         # In place: whoever iterates over it stops, too.
-        collections.deque(self._current, maxlen=0)
+        if rest := list(self._unread):
+            self._hold([*rest, *self.waiting])
 
-    def _take(self) -> Entry:
-        """Return the oldest of the entries that wait."""
-        entries = self._entries
-        head = self._head
-        entry = entries[head]
-        head += 1
-        if head == len(entries):
-            entries.clear()
-            head = 0
-        # What is taken is let go of, in pieces that are worth the moving.
-        elif head > 256 and head * 2 > len(entries):
-            del entries[:head]
-            head = 0
-        self._head = head
-        self._size -= entry[2]
-        return entry
+    def _oldest(self) -> collections.deque[Item]:
+        """Return what waits, so that some of it can be taken off."""
+        # Most never need that, and an empty list takes a tenth of the memory.
+        if isinstance(self.waiting, list):
+            self.waiting = collections.deque(self.waiting)
+        return self.waiting
 
-    def _make_room(self, entry: Entry) -> None:
-        """Take what fits of an entry and of what waits, and tell what doesn't."""
-        route, run, _ = entry
-        run = list(run)
-        if self._overflow == "drop_newest":
-            kept = []
-            for reply in run:
-                cost = _cost(reply)
-                if self._size and self._size + cost > self._limit:
-                    break
-                kept.append(reply)
-                self._size += cost
-            self._append((route, kept, sum(map(_cost, kept))))
-            self._tell_dropped(len(run) - len(kept))
+    def _make_room(self, item: Item, size: int) -> None:
+        """Take a message for which there is no room, or drop it."""
+        waiting = self._oldest()
+        if not waiting:
+            self.wake()
+        # If only events wait, which take no room, the message is taken.
+        if self._overflow == "drop_newest" and self.room < self._limit:
+            self.dropped += 1
+            lost = _dropped(waiting[-1])
+            if lost:
+                waiting.pop()
+            waiting.append((None, Gap(dropped=lost + 1)))
             return
-        self._append(entry)
-        self._size += entry[2]
         lost = 0
-        # Events that stand before the gap; they take no room.
-        events: list[Entry] = []
-        while self._size > self._limit:
-            oldest = self._take()
-            route, run, size = oldest
-            if not size:
-                if isinstance(run, Gap) and run.dropped is not None:
-                    lost += run.dropped
-                    self.dropped -= run.dropped
-                else:
-                    events.append(oldest)
-                continue
-            cut = 0
-            while self._size + size > self._limit and cut < len(run):
-                # The newest stays, however large it is.
-                if not self._entries and cut == len(run) - 1:
-                    break
-                size -= _cost(run[cut])
-                cut += 1
-            lost += cut
-            if cut < len(run):
-                events.append((None, Gap(dropped=lost), 0))
-                events.append((route, run[cut:], size))
-                self._size += size
-                break
-        else:
-            events.append((None, Gap(dropped=lost), 0))
-        self.dropped += lost
-        self._entries[: self._head] = events
-        self._head = 0
-
-    def _append(self, entry: Entry) -> None:
-        if entry[1]:
-            if not self._entries:
-                self.wake()
-            self._entries.append(entry)
-
-    def _tell_dropped(self, lost: int) -> None:
-        if not lost:
-            return
-        self.dropped += lost
-        last = self._entries[-1][1] if self._entries else None
-        if isinstance(last, Gap) and last.dropped is not None:
-            lost += last.dropped
-            self._entries.pop()
-        self._append((None, Gap(dropped=lost), 0))
+        # Events that stand before the gap.
+        events: list[Item] = []
+        while size > self.room and waiting:
+            oldest = waiting.popleft()
+            if isinstance(oldest, list):
+                self.room += _cost(oldest)
+                self.dropped += 1
+                lost += 1
+            elif already := _dropped(oldest):
+                lost += already
+            else:
+                events.append(oldest)
+        if lost:
+            events.append((None, Gap(dropped=lost)))
+        waiting.extendleft(reversed(events))
+        waiting.append(item)
+        self.room -= size
 
 
-def _cost(reply: list[bytes]) -> int:
-    return MESSAGE_OVERHEAD + len(reply[-1])
+def _cost(item: Item) -> int:
+    return MESSAGE_OVERHEAD + len(item[-1]) if isinstance(item, list) else 0
+
+
+def _dropped(item: Item) -> int:
+    """Return how many messages a gap says were dropped; 0 for what isn't one."""
+    event = item[1]
+    return (event.dropped or 0) if isinstance(event, Gap) else 0
 
 
 def current_task() -> asyncio.Task[Any] | None:

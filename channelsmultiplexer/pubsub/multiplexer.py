@@ -5,6 +5,7 @@ One Pub/Sub connection for all who listen.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import ssl as _ssl
@@ -89,7 +90,7 @@ class Multiplexer:
         self._healthy_after = healthy_after
         self._ping = (ping_interval, ping_timeout)
         self._registry = Registry(self._changed, self._settled)
-        self._dispatcher = Dispatcher()
+        self._dispatcher = Dispatcher(self._is_more_there)
         # All that are open, in the order in which they were made.
         self._subscriptions: dict[Listening | PromiseSubscription, None] = {}
         # Where it is at home, once it has connected or tried to.
@@ -172,7 +173,7 @@ class Multiplexer:
         """
         Close, and return when Redis has closed the connection, too.
 
-        Canceling :meth:`aclose` leaves it to the event loop.
+        Canceling :meth:`aclose` drops the link, as :meth:`close` does.
         """
         connection, publisher, keeper = self._connection, self._publisher, self._keeper
         if not self._closed and self._is_at_home():
@@ -333,6 +334,8 @@ class Multiplexer:
             return
         for route in routes:
             while route.listeners and not route.active:
+                if route.refusal is not None:
+                    raise NameRefused(route.name, route.refusal)
                 self._start()
                 await self._wait(route)
             # To be told of an UNSUBSCRIBE is worth waiting only while we can be.
@@ -343,9 +346,9 @@ class Multiplexer:
             ):
                 await self._wait(route)
 
-    def _settled(self, route: Route, error: NameRefused | None) -> None:
+    def _settled(self, route: Route) -> None:
         if self._waiters:
-            self._wake(route, error)
+            self._wake(route, None)
 
     async def _wait(self, key: Route | None) -> None:
         waiter = asyncio.get_running_loop().create_future()
@@ -369,6 +372,9 @@ class Multiplexer:
                 waiter.set_exception(error)
 
     # Private: the link
+
+    def _is_more_there(self) -> bool:
+        return self._connection is not None and self._connection.is_more_there
 
     def _is_in_process(self) -> bool:
         return self._home is None or self._home[1] == os.getpid()
@@ -396,15 +402,19 @@ class Multiplexer:
 
     def _stop(self) -> None:
         """Let go of everything but the link itself."""
-        if self._keeper is not None and self._is_at_home():
-            self._keeper.cancel()
         self._connection = self._publisher = None
         self.connected_event.clear()
+        is_at_home = self._is_at_home()
         for subscription in list(self._subscriptions):
-            subscription.close()
-        self._dispatcher.close()
-        for key in list(self._waiters):
-            self._wake(key, SubscriptionIsClosed())
+            # Who waits in an event loop that is closed can't be told.
+            with contextlib.suppress(*() if is_at_home else (RuntimeError,)):
+                subscription.close()
+        if is_at_home:
+            if self._keeper is not None:
+                self._keeper.cancel()
+            self._dispatcher.close()
+            for key in list(self._waiters):
+                self._wake(key, SubscriptionIsClosed())
 
     def _changed(self) -> None:
         """Tell Redis, in the next turn: what is undone until then needs no word."""
@@ -453,9 +463,11 @@ class Multiplexer:
         self.connected_event.clear()
         # Whoever waits for Redis to hear of an unsubscription need not.
         self._registry.lost()
-        entry = (None, Gap(error=error), 0)
+        event = (None, Gap(error=error))
         for subscription in list(self._subscriptions):
-            subscription.put(entry)
+            if isinstance(subscription, Listening):
+                subscription.supersede()
+            subscription.put(event)
 
     def _failed(self, error: RedisUnavailable) -> None:
         logger.warning("%r can't connect: %s", self, error)
@@ -489,7 +501,10 @@ class Multiplexer:
             self._publisher_lock = asyncio.Lock()
         async with self._publisher_lock:
             if self._publisher is None or self._publisher.lost.done():
-                self._publisher = await connect(
-                    self._address, self._registry, self._timeout
-                )
+                link = await connect(self._address, self._registry, self._timeout)
+                if self._closed:
+                    link.abort(ConnectionAbortedError("closed here"))
+                    raise SubscriptionIsClosed
+                link.watch(*self._ping)
+                self._publisher = link
             return self._publisher

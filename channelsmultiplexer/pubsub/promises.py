@@ -17,7 +17,7 @@ from ..exceptions import (
     SubscriptionIsClosed,
 )
 from .listening import Gap
-from .registry import PATTERN, Entry, Name, Registry, Route, encoded
+from .registry import PATTERN, Item, Name, Registry, Route, Waiting, encoded
 
 __all__ = ["Promise", "PromiseSubscription"]
 
@@ -70,6 +70,9 @@ class PromiseSubscription:
         self._settle = settle
         self._forget = forget
         self._promises: dict[bytes, list[Promise]] = {}
+        # A promise has its message at once: nothing ever waits.
+        self.waiting: Waiting = []
+        self.room = 0
         self.closed = False
         # A prefix is meant as it stands.
         pattern = re.sub(rb"([\\*?\[\]])", rb"\\\1", self._prefix) + b"*"
@@ -154,20 +157,12 @@ class PromiseSubscription:
         Canceling :meth:`request` lets go of the answer, not of the question.
 
         Raises:
-            asyncio.TimeoutError: If there is no answer in *timeout* seconds.
+            asyncio.TimeoutError: If there is no answer in *timeout* seconds, the
+                wait for the subscription to be active included.
             PromiseLost: If the link drops before.
             RedisUnavailable: If the question can't be published.
         """
-        promise = await self.wait_for_new_promise(uuid.uuid4().hex, timeout)
-        try:
-            if callable(data):
-                question = data(promise.channel)
-            else:
-                question = promise.channel + b" " + encoded(data)
-            await self._publish(channel, question)
-            return await promise
-        finally:
-            promise.cancel()
+        return await asyncio.wait_for(self._request(channel, data), timeout)
 
     def clear(self) -> None:
         """
@@ -186,22 +181,34 @@ class PromiseSubscription:
             self._fail(SubscriptionIsClosed())
             self._forget(self)
 
-    def put(self, entry: Entry) -> None:
+    def put(self, item: Item, size: int = 0) -> None:
         """
         Take what came. A promise has its message at once: that calls nobody.
         """
-        _, event, size = entry
-        if size:
-            for reply in event:
-                for promise in self._promises.pop(reply[2], ()):
-                    if not promise.done():
-                        promise.set_result(reply[3])
-        elif isinstance(event, Gap):
+        if isinstance(item, list):
+            for promise in self._promises.pop(item[2], ()):
+                if not promise.done():
+                    promise.set_result(item[3])
+        elif isinstance(event := item[1], Gap):
             self._fail(PromiseLost(f"the link dropped: {event.error}"))
         elif isinstance(event, NameRefused):
             self._fail(event)
 
     # Private
+
+    async def _request(
+        self, channel: Name, data: Name | Callable[[bytes], Name]
+    ) -> bytes:
+        promise = await self.wait_for_new_promise(uuid.uuid4().hex)
+        try:
+            if callable(data):
+                question = data(promise.channel)
+            else:
+                question = promise.channel + b" " + encoded(data)
+            await self._publish(channel, question)
+            return await promise
+        finally:
+            promise.cancel()
 
     def _fail(self, error: Exception) -> None:
         for promises in list(self._promises.values()):

@@ -6,6 +6,7 @@ It decides which commands to send and what their answers mean. It does no I/O.
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, TypeVar
@@ -17,13 +18,14 @@ __all__ = [
     "CHANNEL",
     "PATTERN",
     "Command",
-    "Entry",
+    "Item",
     "Kind",
     "Listener",
     "Members",
     "Name",
     "Registry",
     "Route",
+    "Waiting",
     "encoded",
     "joined",
     "left",
@@ -88,7 +90,15 @@ class Route:
     One name: who listens to it, and how far its subscription is.
     """
 
-    __slots__ = ("active", "kind", "listeners", "name", "pending", "subscribed")
+    __slots__ = (
+        "active",
+        "kind",
+        "listeners",
+        "name",
+        "pending",
+        "refusal",
+        "subscribed",
+    )
 
     def __init__(self, kind: Kind, name: bytes) -> None:
         self.kind = kind
@@ -102,11 +112,16 @@ class Route:
         # If Redis has answered the last one, and it was to subscribe. Messages
         # that come before belong to nobody who listens now.
         self.active = False
+        # What Redis said when it refused the name, until it is asked again.
+        self.refusal: str | None = None
 
 
-# What waits in a subscription: the route it came by, replies of Redis or an event,
-# and its size in bytes. One is shared by all who listen.
-Entry: TypeAlias = "tuple[Route | None, Any, int]"
+# What waits in a subscription: a message, as Redis wrote it, or an event, with the
+# name that it is about, if it is about one.
+Item: TypeAlias = "list[bytes] | tuple[Route | None, Any]"
+
+# Where it waits.
+Waiting: TypeAlias = "list[Item] | collections.deque[Item]"
 
 # The event of a name that became active.
 ACTIVATED = object()
@@ -117,8 +132,18 @@ class Listener(Protocol):
     What the registry knows of a subscription.
     """
 
-    def put(self, entry: Entry) -> None:
-        """Take what came. It runs in the reader, so it calls nobody."""
+    # What waits, oldest first, and the bytes of memory that it may still take. While
+    # something waits, and there is room, a writer in a hurry appends without a call.
+    waiting: Waiting
+    room: int
+
+    def put(self, item: Item, size: int = 0) -> None:
+        """
+        Take a message and its size in bytes, or an event.
+
+        It runs in the reader, so it calls nobody. The item is shared by all who
+        listen.
+        """
 
 
 class Command:
@@ -149,14 +174,14 @@ class Registry:
     Args:
         changed: Called when there is something to tell Redis.
 
-        settled: Called with a route that became active, was given up, or, with
-            the error, was refused.
+        settled: Called with a route that became active, was given up, or was
+            refused.
     """
 
     def __init__(
         self,
         changed: Callable[[], None],
-        settled: Callable[[Route, NameRefused | None], None],
+        settled: Callable[[Route], None],
     ) -> None:
         self._changed = changed
         self._settled = settled
@@ -192,7 +217,7 @@ class Registry:
         if listener not in route.listeners:
             route.listeners = joined(route.listeners, listener)
             if route.active:
-                listener.put((route, ACTIVATED, 0))
+                listener.put((route, ACTIVATED))
         self._touch(route)
         return route
 
@@ -203,6 +228,9 @@ class Registry:
         route.listeners = left(route.listeners, listener)
         if not route.listeners:
             self._touch(route)
+            # Refused, or there is no link: Redis need not be told.
+            if not route.subscribed:
+                self._drop(route)
 
     # What the connection asks
 
@@ -217,8 +245,6 @@ class Registry:
             wanted = bool(route.listeners)
             if wanted != route.subscribed:
                 groups.setdefault((route.kind, wanted), []).append(route)
-            elif not wanted:
-                self._drop(route)
         self._dirty.clear()
         # Each name is in one group only, so their order is free.
         return [
@@ -235,6 +261,7 @@ class Registry:
         for route in list(self.routes()):
             route.subscribed = route.active = False
             route.pending = 0
+            route.refusal = None
             if route.listeners:
                 self._dirty[route] = None
             else:
@@ -253,10 +280,10 @@ class Registry:
             self._drop(route)
             return
         route.active = True
-        entry = (route, ACTIVATED, 0)
+        event = (route, ACTIVATED)
         for listener in route.listeners:
-            listener.put(entry)
-        self._settled(route, None)
+            listener.put(event)
+        self._settled(route)
 
     def refused(self, command: Command, reply: str) -> list[Command]:
         """
@@ -293,6 +320,7 @@ class Registry:
 
     def _touch(self, route: Route) -> None:
         if bool(route.listeners) != route.subscribed:
+            route.refusal = None
             self._dirty[route] = None
             self._changed()
 
@@ -309,11 +337,14 @@ class Registry:
 
     def _drop(self, route: Route) -> None:
         if not route.listeners and not route.pending:
-            self._names(route.kind).pop(route.name, None)
-            self._settled(route, None)
+            del self._names(route.kind)[route.name]
+            # Its name may have another route by the time that changes() is called.
+            self._dirty.pop(route, None)
+            self._settled(route)
 
     def _refuse(self, route: Route, reply: str) -> None:
-        error = NameRefused(route.name, reply)
+        route.refusal = reply
+        event = (route, NameRefused(route.name, reply))
         for listener in route.listeners:
-            listener.put((route, error, 0))
-        self._settled(route, error)
+            listener.put(event)
+        self._settled(route)

@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import Any, TypeAlias
 
 from ..exceptions import NameRefused, SubscriptionIsClosed
-from .listening import Activation, Gap, Listening, Message, current_task
-from .registry import ACTIVATED, CHANNEL, PATTERN, Entry, Name, Route
+from .listening import NOTHING, Activation, Gap, Listening, Message, current_task
+from .registry import ACTIVATED, CHANNEL, PATTERN, Name, Route
 
 __all__ = [
     "ChannelSubscription",
@@ -83,9 +83,13 @@ class Callback(Listening):
         if self.task is None:
             pending = self._run()
             if pending is not None:
+                self._return()
                 loop = asyncio.get_running_loop()
                 self.task = loop.create_task(self._finish(pending))
                 self.task.add_done_callback(self._finished)
+                if inspect.iscoroutine(pending):
+                    # A task that is cancelled before its first step awaits nothing.
+                    self.task.add_done_callback(lambda _: pending.close())
                 self._dispatcher.own(self.task)
 
     # Private
@@ -95,36 +99,24 @@ class Callback(Listening):
         Call back for all that waits, or until there is something to await.
         """
         on_message = self._on_message
-        entries = self._entries
         while True:
             try:
-                for reply in self._current:
-                    pending = on_message(reply[-2], reply[-1])
+                for item in self._unread:
+                    if isinstance(item, list):
+                        pending = on_message(item[-2], item[-1])
+                    else:
+                        pending = self._tell(*item)
                     if pending is not None and inspect.isawaitable(pending):
                         return pending
-                # What _take() does, for the case that is frequent.
-                if len(entries) == 1:
-                    entry = entries.pop()
-                    self._size = 0
-                elif entries:
-                    entry = self._take()
-                else:
+                if not self.waiting:
+                    self._unread = NOTHING
                     return None
-                route, run, size = entry
-                if not size:
-                    pending = self._tell(entry)
-                elif len(run) > 1:
-                    self._current_route = route
-                    self._current = iter(run)
-                    continue
-                else:
-                    pending = on_message(run[0][-2], run[0][-1])
-                if pending is not None and inspect.isawaitable(pending):
-                    return pending
+                # All at once, while no callback is awaited: nothing comes meanwhile.
+                self._take(whole=self.task is None)
             # User code is at fault, and harms itself only; a stray
             # CancelledError, which comes of an await that was cancelled, too.
             except (Exception, asyncio.CancelledError):
-                logger.warning("A callback of %r failed", self, exc_info=True)
+                logger.exception("A callback of %r failed", self)
 
     async def _finish(self, pending: Awaitable[Any] | None) -> None:
         """
@@ -135,7 +127,7 @@ class Callback(Listening):
                 await pending
             # As in _run(). A CancelledError ends the task, and _finished() goes on.
             except Exception:
-                logger.warning("A callback of %r failed", self, exc_info=True)
+                logger.exception("A callback of %r failed", self)
             pending = self._run()
         self.task = None
 
@@ -149,8 +141,7 @@ class Callback(Listening):
                 logger.warning("A callback of %r was cancelled", self)
                 self.wake()
 
-    def _tell(self, entry: Entry) -> Awaitable[None] | None:
-        route, event, _ = entry
+    def _tell(self, route: Route | None, event: Any) -> Awaitable[None] | None:
         if event is ACTIVATED:
             assert route is not None, "a name is what becomes active"
             return self._on_activation and self._on_activation(route.name)
@@ -222,7 +213,8 @@ class Subscription(Listening):
     comes. It ends the iteration when it is closed.
 
     Iterating over it raises :exc:`.NameRefused` when Redis takes a name away, and
-    may be taken up again: the other names are still there.
+    may be taken up again: the other names are still there. It has one reader at a
+    time; a second is told so by a :exc:`RuntimeError`.
     """
 
     __slots__ = ("_channels", "_patterns", "_settle", "_waiter")
@@ -285,7 +277,7 @@ class Subscription(Listening):
         Raises:
             NameRefused: If Redis doesn't let us; that name is left again.
             RedisUnavailable: If there is no link to Redis.
-            SubscriptionIsClosed: If it is.
+            SubscriptionIsClosed: If it is, also meanwhile.
         """
         routes = self._join(CHANNEL, channels) + self._join(PATTERN, patterns)
         try:
@@ -293,6 +285,8 @@ class Subscription(Listening):
         except NameRefused as error:
             self._leave([route for route in routes if route.name == error.name])
             raise
+        if self.closed:
+            raise SubscriptionIsClosed
 
     async def remove(self, *channels: Name, patterns: Iterable[Name] = ()) -> None:
         """
@@ -318,12 +312,18 @@ class Subscription(Listening):
         Return the next message. Canceling loses nothing.
         """
         while True:
-            event = self._next_nowait()
-            if type(event) is Message:
-                return event
-            if event is None:
-                if self.closed:
-                    raise StopAsyncIteration
+            for item in self._unread:
+                if isinstance(item, list):
+                    # As _message() does. The call would be a third of the time.
+                    if len(item) == 3:
+                        return _new(Message, (item[1], item[2], None))
+                    return _message(item)
+                _event(*item)
+            if self.waiting:
+                self._take()
+            elif self.closed:
+                raise StopAsyncIteration
+            else:
                 await self._arrival()
 
     async def get(self) -> Message | Gap | Activation:
@@ -334,50 +334,43 @@ class Subscription(Listening):
             NameRefused: If Redis took a name away.
             SubscriptionIsClosed: If it is.
         """
-        while (event := self._next_nowait()) is None:
-            if self.closed:
+        while True:
+            for item in self._unread:
+                return _message(item) if isinstance(item, list) else _event(*item)
+            if self.waiting:
+                self._take()
+            elif self.closed:
                 raise SubscriptionIsClosed
-            await self._arrival()
-        return event
+            else:
+                await self._arrival()
 
     # Private
 
-    def _next_nowait(self) -> Message | Gap | Activation | None:
-        """Return what is next, if anything waits."""
-        for reply in self._current:
-            return _message(reply)
-        entries = self._entries
-        # What _take() does, for the case that is frequent.
-        if len(entries) == 1:
-            route, event, size = entries.pop()
-            self._size = 0
-        elif entries:
-            route, event, size = self._take()
-        else:
-            return None
-        if size:
-            if len(event) == 1:
-                return _message(event[0])
-            self._current_route = route
-            self._current = iter(event)
-            return _message(next(self._current))
-        if event is ACTIVATED:
-            assert route is not None, "a name is what becomes active"
-            return Activation(route.name)
-        if isinstance(event, NameRefused):
-            raise event
-        assert isinstance(event, Gap), "there are no other events"
-        return event
-
     def _arrival(self) -> asyncio.Future[None]:
         """Return what is done when something waits, or the subscription is closed."""
-        assert self._waiter is None or self._waiter.done(), "one reader at a time"
+        if self._waiter is not None and not self._waiter.done():
+            raise RuntimeError(f"{self!r} is already being read")
+        self._unread = NOTHING
         self._waiter = asyncio.get_running_loop().create_future()
         return self._waiter
 
 
+# Message() takes twice as long.
+_new = tuple.__new__
+
+
 def _message(reply: list[bytes]) -> Message:
-    # As Message() does, in half the time.
     if len(reply) == 3:
-        return tuple.__new__(Message, (reply[1], reply[2], None))
-    return tuple.__new__(Message, (reply[2], reply[3], reply[1]))
+        return _new(Message, (reply[1], reply[2], None))
+    return _new(Message, (reply[2], reply[3], reply[1]))
+
+
+def _event(route: Route | None, event: Any) -> Gap | Activation:
+    """Return an event as the user has it, or raise it."""
+    if event is ACTIVATED:
+        assert route is not None, "a name is what becomes active"
+        return Activation(route.name)
+    if isinstance(event, NameRefused):
+        raise event
+    assert isinstance(event, Gap), "there are no other events"
+    return event
