@@ -12,13 +12,14 @@ from typing import Any, Generic, Literal, TypeVar
 
 from ..inbox import Overflow
 from .channels import Channel
-from .connection import Connection, State
+from .connection import Connection
 from .dialects import V1, Bare, Feed
 from .events import Event, Listener
 from .filters import Filter
 from .limits import DEFAULT
 from .router import Router
 from .subscriptions import Handler, Stream, Subscription
+from .supervisor import State
 
 __all__ = ["Multiplex", "MultiplexStats"]
 

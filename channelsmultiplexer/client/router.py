@@ -17,12 +17,14 @@ from ..envelope import Envelope, Wrapper
 from ..exceptions import Closed, Refused
 from ..inbox import Mailbox
 from .channels import Channel, Wants
-from .connection import NORMAL, Connection, State
+from .connection import Connection
 from .dialects import V1, Bare, Feed, Session, loads
 from .events import Event
 from .filters import Filter, Filters
 from .link import Link
 from .subscriptions import Stream, Subscription
+from .supervisor import State
+from .transports import NORMAL
 
 __all__ = ["Router"]
 
@@ -400,18 +402,18 @@ class Router:
             try:
                 message = _message(item)
             except BAD as error:
-                if self._extract is not None and not self.connection.post_processors:
+                if self._extract is not None and not self.connection.processors.after:
                     self._bad(error)
                     return
                 # Text that isn't JSON is text, where nothing says it should be.
                 message = frame
             try:
-                message = await self.connection.post_process(message)
+                message = await self.connection.processors.post_process(message)
             # One bad message is no reason to lose the others.
             except Exception as error:
                 self._bad(error)
                 return
-            if message is None and self.connection.post_processors:
+            if message is None and self.connection.processors.after:
                 self.filtered += 1
                 return
             if self._confirms(link, message):

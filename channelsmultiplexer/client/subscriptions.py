@@ -17,8 +17,8 @@ import msgspec
 from ..envelope import Envelope, Wrapper
 from ..exceptions import Closed, InboxClosed, InboxFull
 from ..inbox import Mailbox, Overflow
-from .connection import settle
 from .dialects import decoder, loads
+from .processors import settle
 
 if TYPE_CHECKING:
     from .channels import Channel
@@ -262,7 +262,7 @@ class Stream(Subscription[T]):
         Raises:
             Closed: If the stream has ended.
         """
-        value = await self._router.connection.pre_process(value)
+        value = await self._router.connection.processors.pre_process(value)
         await self._send(lambda wrapper: wrapper.text(json.dumps(value)))
 
     async def send_text(self, text: str) -> None:
