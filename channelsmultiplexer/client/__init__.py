@@ -16,8 +16,9 @@ from .events import Event
 from .limits import RateLimit
 from .link import Link
 from .memory import MemoryServer
-from .multiplex import Multiplex, MultiplexStats
-from .subscriptions import Handler, Stream, Subscription, SubscriptionStats
+from .multiplex import Multiplex
+from .stats import MultiplexStats, SubscriptionStats
+from .subscriptions import Handler, Stream, Subscription
 from .supervisor import State
 
 __all__ = [
