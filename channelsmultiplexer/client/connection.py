@@ -121,7 +121,6 @@ class Connection:
             ssl.verify_mode = _ssl.CERT_NONE
         if ssl is not None:
             options["ssl"] = ssl
-        options = {"close_timeout": 5.0, **options}
         self.uri = uri
         self._headers = headers
         self._open_timeout = open_timeout
@@ -136,6 +135,7 @@ class Connection:
             "open_timeout": open_timeout,
             "ping_interval": heartbeat,
             "ping_timeout": heartbeat,
+            "close_timeout": 5.0,
             "subprotocols": subprotocols,
             **options,
         }
@@ -150,12 +150,12 @@ class Connection:
             self.transport,
             self._events,
             lambda error: self.on_end(error),
+            self._options,
             delays=delays,
             stable_after=stable_after,
             renew_after=renew_after,
             overlap=overlap,
             message_timeout=message_timeout,
-            close_timeout=options["close_timeout"],
         )
 
     # Public methods

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from time import monotonic
+from typing import Any
 
 from ..exceptions import Closed
 from .events import Event, Events
@@ -48,6 +49,8 @@ class Supervisor:
 
         on_end: Called with :attr:`error` at the end.
 
+        options: The transport's; here for its timeouts.
+
         delays: This and all others as of :class:`.Connection`.
     """
 
@@ -58,25 +61,25 @@ class Supervisor:
         transport: Transport,
         events: Events,
         on_end: Callable[[Closed | None], object],
+        options: Mapping[str, Any],
         *,
         delays: Callable[[], Iterator[float]],
         stable_after: float,
         renew_after: float | Callable[[], Awaitable[object]] | None,
         overlap: float,
         message_timeout: float | None,
-        close_timeout: float,
     ) -> None:
         self._open_link = open
         self._serve = serve
         self._transport = transport
         self._events = events
         self._on_end = on_end
+        self._options = options
         self._new_delays = delays
         self._stable_after = stable_after
         self._renew_after = renew_after
         self._overlap = overlap
         self._message_timeout = message_timeout
-        self._close_timeout = close_timeout
         # The seconds before the next attempts.
         self._delays = delays()
         # Runs from start() to the end; owns all other tasks.
@@ -293,7 +296,7 @@ class Supervisor:
         """Close a link in good order, which is read to its end meanwhile."""
         await link.websocket.close(code, reason)
         # A blocked reader has no end.
-        await asyncio.wait({link.task}, timeout=self._close_timeout)
+        await asyncio.wait({link.task}, timeout=self._options["close_timeout"])
         await self._drop(link)
 
     async def _drop(self, link: Link) -> None:
