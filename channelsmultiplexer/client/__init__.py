@@ -11,13 +11,15 @@ It needs the extra ``client`` and no settings: neither Django nor Channels is lo
 from __future__ import annotations
 
 from ..exceptions import Closed, InboxFull, Refused
-from .connection import Connection, State
+from .connection import Connection
 from .events import Event
 from .limits import RateLimit
 from .link import Link
 from .memory import MemoryServer
-from .multiplex import Multiplex, MultiplexStats
-from .subscriptions import Handler, Stream, Subscription, SubscriptionStats
+from .multiplex import Multiplex
+from .stats import MultiplexStats, SubscriptionStats
+from .subscriptions import Handler, Stream, Subscription
+from .supervisor import State
 
 __all__ = [
     "Closed",

@@ -1,5 +1,5 @@
 """
-What is wanted of a server, and what it has been asked for.
+What is wanted of a server.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .dialects import Session
 from .link import Link
 from .subscriptions import Subscription
 
-__all__ = ["Channel", "Wants"]
+__all__ = ["Channel"]
 
 
 class Channel:
@@ -76,20 +76,3 @@ class Channel:
                 self.ready.set_exception(error)
                 # It is for those who wait, if any do.
                 self.ready.exception()
-
-
-class Wants:
-    """
-    What one link has been asked for, and has yet to be.
-    """
-
-    def __init__(self, session: Session, keys: Sequence[Hashable]) -> None:
-        self.session = session
-        # Keys of channels to look at: begin if wanted, end if not. A dict for order.
-        self.todo = dict.fromkeys(keys)
-        # Those that the server was asked for.
-        self.asked: dict[Hashable, Channel] = {}
-        # Those among them that it has yet to confirm.
-        self.pending: dict[Hashable, Channel] = {}
-        # Set when there is something to do.
-        self.wake = asyncio.Event()

@@ -5,17 +5,11 @@ One WebSocket that is always there: lost, it comes back; old, it is renewed.
 from __future__ import annotations
 
 import asyncio
-import copy
-import enum
 import functools
-import inspect
-import json
 import ssl as _ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from time import monotonic, time
-from typing import Any, TypeAlias
-
-import msgspec
+from typing import Any
 
 from .. import backoff
 from ..exceptions import Closed, InboxClosed
@@ -23,36 +17,17 @@ from ..inbox import Mailbox
 from .events import Event, Events, Listener
 from .limits import DEFAULT, Limiter, RateLimit
 from .link import Link
-from .renewal import Overlap
-from .transports import abort, drop, is_open, load, unsent
+from .processors import Processor, Processors, settle
+from .supervisor import State, Supervisor
+from .transports import drop, is_open, load
 
-__all__ = ["Connection", "Processor", "State", "settle"]
-
-Processor: TypeAlias = Callable[[Any], Any]
+__all__ = ["Connection"]
 
 # A server on the internet, restarting: the browser client's delays.
 DELAYS = functools.partial(backoff.delays, 0.5, 30.0)
 
-# Ends that are nobody's fault.
-NORMAL = (1000, 1001)
-
 # How many frames may wait for receive(); then the network waits.
 RECEIVE_LIMIT = 1000
-
-
-class State(enum.Enum):
-    """
-    How a connection is doing.
-    """
-
-    # connect() hasn't been called.
-    IDLE = "idle"
-    # There is no link; one is being opened, or will be after a delay.
-    CONNECTING = "connecting"
-    # There is a link.
-    CONNECTED = "connected"
-    # There will be none any more.
-    CLOSED = "closed"
 
 
 class Connection:
@@ -148,19 +123,14 @@ class Connection:
             options["ssl"] = ssl
         self.uri = uri
         self._headers = headers
-        self._message_timeout = message_timeout
         self._open_timeout = open_timeout
         self.new_delays = delays
         self.stable_after = stable_after
-        self._renew_after = renew_after
-        self._overlap = overlap
         self._on_connect = on_connect
-        self._auth = auth
-        self._pre_processors = pre_processors
-        self.post_processors = post_processors
+        #: What messages go through.
+        self.processors = Processors(auth, pre_processors, post_processors)
         self._limiter = Limiter(limits)
         self.transport = load(transport)
-        self._serve = serve or self._receive_all
         self._options = {
             "open_timeout": open_timeout,
             "ping_interval": heartbeat,
@@ -170,30 +140,23 @@ class Connection:
             **options,
         }
         self._events = Events()
-        self._delays = delays()
         # Frames for receive().
         self._frames: Mailbox[Any] = Mailbox(RECEIVE_LIMIT, "block")
-        # Runs from connect() to the end; owns all other tasks.
-        self._supervisor: asyncio.Task[None] | None = None
-        # All WebSockets there are: two during a renewal.
-        self._links: set[Link] = set()
-        # The one to send on.
-        self._link: Link | None = None
-        # Set while there is a link, and at the end.
-        self._up = asyncio.Event()
-        # If a renewal has come so far as to open a link.
-        self._renewing = False
-        # If even the first connection may take several attempts.
-        self._patient = False
-        # When the last message came on a link that is gone.
-        self._received_at = 0.0
-        self.state = State.IDLE
-        #: What the connection ended with; :obj:`None` if normally, or not at all.
-        self.error: Closed | None = None
-        #: How many links there have been.
-        self.connections = 0
         #: Called with :attr:`error` at the end.
         self.on_end: Callable[[Closed | None], object] = self._frames.close
+        self._supervisor = Supervisor(
+            self._open,
+            serve or self._receive_all,
+            self.transport,
+            self._events,
+            lambda error: self.on_end(error),
+            self._options,
+            delays=delays,
+            stable_after=stable_after,
+            renew_after=renew_after,
+            overlap=overlap,
+            message_timeout=message_timeout,
+        )
 
     # Public methods
 
@@ -214,10 +177,8 @@ class Connection:
         """
         if self.state is not State.IDLE:
             raise RuntimeError(f"expected a new connection, got one {self.state.value}")
-        self.state = State.CONNECTING
-        self._patient = timeout is not None
-        self._supervisor = asyncio.create_task(self._supervise())
-        up = asyncio.create_task(self._up.wait())
+        self._supervisor.start(patient=timeout is not None)
+        up = asyncio.create_task(self._supervisor.up.wait())
         try:
             done, _ = await asyncio.wait({up}, timeout=timeout)
         except BaseException:
@@ -239,20 +200,9 @@ class Connection:
         It returns when nothing is left: no task, no socket. Calling it again does
         nothing.
         """
-        supervisor = self._supervisor
-        if supervisor is not None and not supervisor.done():
-            supervisor.cancel()
-            await asyncio.wait({supervisor})
         # The closing handshake takes a reader that reads, at whatever pace.
         self._frames.lift()
-        try:
-            closing = [self._retire(link, code, reason) for link in self._links]
-            await asyncio.gather(*closing)
-        finally:
-            for link in self._links:
-                link.task.cancel()
-                abort(link.websocket)
-            self._end(None)
+        await self._supervisor.close(code, reason)
 
     async def __aenter__(self) -> Connection:
         await self.connect()
@@ -283,7 +233,7 @@ class Connection:
             RuntimeError: Before :meth:`connect`.
         """
         await self._connected()
-        data = await self._prepare(message, auth)
+        data = await self.processors.frame(message, auth)
         while True:
             await self._connected()
             await self._limiter.acquire(limit)
@@ -364,40 +314,41 @@ class Connection:
         return self._events.listen()
 
     @property
+    def state(self) -> State:
+        """
+        How the connection is doing.
+        """
+        return self._supervisor.state
+
+    @property
+    def error(self) -> Closed | None:
+        """
+        What the connection ended with; :obj:`None` if normally, or not at all.
+        """
+        return self._supervisor.error
+
+    @property
+    def connections(self) -> int:
+        """
+        How many links there have been.
+        """
+        return self._supervisor.connections
+
+    @property
     def websocket(self) -> Any:
         """
         The transport's WebSocket of now, :obj:`None` if there is none.
         """
-        return self._link.websocket if self._link else None
+        link = self._supervisor.link
+        return link.websocket if link else None
 
     @property
     def last_recv_time(self) -> float:
         """
         When the last message came, in seconds since the epoch; 0 if none has.
         """
-        latest = max([self._received_at, *(link.received_at for link in self._links)])
+        latest = self._supervisor.received_at
         return time() - (monotonic() - latest) if latest else 0.0
-
-    async def post_process(self, message: Any) -> Any:
-        """
-        Return what the post-processors make of a message.
-        """
-        for processor in self.post_processors:
-            message = await settle(processor(message))
-            if message is None:
-                break
-        return message
-
-    async def pre_process(self, message: Any) -> Any:
-        """
-        Return what the pre-processors make of a message.
-        """
-        if self._pre_processors:
-            # They may write to it, and it is the caller's.
-            message = copy.deepcopy(message)
-        for processor in self._pre_processors:
-            message = await settle(processor(message))
-        return message
 
     def ending(self) -> Closed:
         """
@@ -409,74 +360,21 @@ class Connection:
         ending.__cause__ = self.error.__cause__
         return ending
 
-    # Sending
-
-    async def _prepare(self, message: Any, auth: bool) -> str | bytes:
-        """Return the frame that a message becomes."""
-        message = await self.pre_process(message)
-        if auth:
-            if self._auth is None:
-                raise ValueError("expected auth= of the connection, to sign with")
-            message = await settle(self._auth(copy.deepcopy(message)))
-        if isinstance(message, str | bytes):
-            return message
-        try:
-            return msgspec.json.encode(message).decode()
-        # Lone surrogates, which only json writes.
-        except UnicodeEncodeError:
-            return json.dumps(message)
+    # Private
 
     async def _connected(self) -> Link:
         """Return the link, once there is one."""
-        while self._link is None:
+        supervisor = self._supervisor
+        while supervisor.link is None:
             if self.state is State.IDLE:
                 raise RuntimeError("expected connect() first")
             if self.state is State.CLOSED:
                 raise self.ending()
-            await self._up.wait()
-        return self._link
+            await supervisor.up.wait()
+        return supervisor.link
 
-    # The supervisor
-
-    async def _supervise(self) -> None:
-        """Keep a link, until there can be none."""
-        error: Closed | None = None
-        try:
-            link = await self._establish()
-            while True:
-                link = await self._keep(link)
-        except Closed as closed:
-            error = closed
-        # A bug, of ours or of a callback; those who wait must hear of it.
-        except Exception as bug:
-            error = Closed(1006, f"{type(bug).__name__}: {bug}")
-            error.__cause__ = bug
-        for link in list(self._links):
-            await self._drop(link)
-        self._end(error)
-
-    async def _establish(self, overlap: Overlap | None = None) -> Link:
-        """Open a link, however many attempts it takes."""
-        while True:
-            try:
-                return await self._open(overlap)
-            except Exception as error:
-                closed, final, after = self.transport.failure(error)
-            if final or not (self._patient or self.connections):
-                raise closed
-            await self._pause(closed, after)
-
-    async def _pause(self, closed: Closed, after: float) -> None:
-        """Wait before the next attempt, if there is to be one."""
-        try:
-            delay = max(next(self._delays), after)
-        except StopIteration:
-            raise closed from closed.__cause__
-        self.emit(Event("retrying", delay=delay, error=closed))
-        await asyncio.sleep(delay)
-
-    async def _open(self, overlap: Overlap | None) -> Link:
-        """Open a link, and start to serve it."""
+    async def _open(self) -> Link:
+        """Open a link, and let on_connect have it first."""
         uri = await settle(self.uri() if callable(self.uri) else self.uri)
         headers = self._headers
         headers = await settle(headers() if callable(headers) else headers)
@@ -484,7 +382,6 @@ class Connection:
             uri, additional_headers=headers, **self._options
         )
         link = Link(self, websocket)
-        link.overlap = overlap
         if self._on_connect is not None:
             task = asyncio.ensure_future(self._on_connect(link))
             try:
@@ -496,174 +393,7 @@ class Connection:
                 task.cancel()
                 await drop(websocket)
                 raise
-        link.task = asyncio.create_task(self._run(link))
-        self._links.add(link)
-        self._link = link
-        self.connections += 1
-        self.state = State.CONNECTED
-        self._up.set()
-        self.emit(Event("connected"))
         return link
-
-    async def _run(self, link: Link) -> None:
-        """Serve a link until it ends."""
-        watches = [asyncio.create_task(self._watch_sending(link))]
-        if self._message_timeout:
-            watches.append(asyncio.create_task(self._watch(link)))
-        try:
-            await self._serve(link)
-        finally:
-            for watch in watches:
-                watch.cancel()
-
-    async def _watch(self, link: Link) -> None:
-        """Drop a link on which nothing comes."""
-        assert self._message_timeout is not None
-        while True:
-            last = link.received_at or link.opened_at
-            left = last + self._message_timeout - monotonic()
-            if left <= 0:
-                break
-            await asyncio.sleep(left)
-        link.error = TimeoutError(f"no message in {self._message_timeout} s")
-        await drop(link.websocket)
-
-    async def _watch_sending(self, link: Link) -> None:
-        """Drop a link that takes nothing of what is sent."""
-        beats = (self._options["ping_interval"], self._options["ping_timeout"])
-        if None in beats:
-            return
-        # The transport's ping would wait without end, behind what isn't taken.
-        patience = sum(beats)
-        before, now = 0, 0
-        while not now or now != before:
-            await asyncio.sleep(patience)
-            before, now = now, unsent(link.websocket)
-        link.error = TimeoutError(f"nothing was taken in {patience} s")
-        await drop(link.websocket)
-
-    async def _keep(self, link: Link) -> Link:
-        """Return the link that comes after *link*, when there is one."""
-        renewal = None
-        if self._renew_after is not None:
-            renewal = asyncio.create_task(self._renew(link))
-        try:
-            waiting = {link.task, *filter(None, [renewal])}
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            if renewal is not None and renewal.done():
-                error = renewal.exception()
-                if error is None:
-                    return renewal.result()
-                # The old link goes on as long as it can.
-                self.emit(Event("error", error=error))
-                await asyncio.wait({link.task})
-            closed, final, after = await self._lost(link)
-            if final:
-                raise closed
-            if renewal is not None and self._renewing and not renewal.done():
-                return await renewal
-        finally:
-            if renewal is not None:
-                renewal.cancel()
-                await asyncio.wait({renewal})
-            self._renewing = False
-        # Those go on from where they were unless the link has lasted: a server that
-        # accepts and then closes isn't to be called without pause.
-        if monotonic() - link.opened_at >= self.stable_after:
-            self._delays = self.new_delays()
-        await self._pause(closed, after)
-        return await self._establish()
-
-    async def _lost(self, link: Link) -> tuple[Closed, bool, float]:
-        """Say how a link ended."""
-        assert link.task.done(), "a link is lost when its task has ended"
-        error = link.error or (
-            EOFError() if link.task.cancelled() else link.task.exception()
-        )
-        if self._link is link:
-            self._link = None
-            self._up.clear()
-            self.state = State.CONNECTING
-        await self._drop(link)
-        closed, final, after = self.transport.failure(error or EOFError())
-        self.emit(
-            Event("disconnected", code=closed.code, reason=closed.reason, error=error)
-        )
-        # What becomes of a link that has its successor is of no interest.
-        return closed, final and self._link is None, after
-
-    async def _renew(self, old: Link) -> Link:
-        """Return a link that has taken over from *old*."""
-        if callable(self._renew_after):
-            await self._renew_after()
-        else:
-            await asyncio.sleep(self._renew_after or 0)
-        self._renewing = True
-        joined = asyncio.Event()
-        overlap = old.overlap = Overlap(old, joined.set)
-        new = await self._establish(overlap)
-        waiting = [
-            asyncio.ensure_future(self._joined(new, overlap, joined)),
-            old.task,
-            new.task,
-        ]
-        try:
-            await asyncio.wait(
-                waiting, timeout=self._overlap, return_when=asyncio.FIRST_COMPLETED
-            )
-        finally:
-            waiting[0].cancel()
-        if not old.task.done():
-            await self._retire(old, 1000, "renewed")
-        new.overlap = None
-        self._delays = self.new_delays()
-        self.emit(Event("renewed"))
-        return new
-
-    async def _joined(self, new: Link, overlap: Overlap, joined: asyncio.Event) -> None:
-        await new.ready.wait()
-        overlap.ready()
-        await joined.wait()
-
-    # Ends
-
-    async def _retire(self, link: Link, code: int, reason: str) -> None:
-        """Close a link in good order, which is read to its end meanwhile."""
-        patience = self._options["close_timeout"]
-        closing = asyncio.ensure_future(link.websocket.close(code, reason))
-        try:
-            # It has a timeout of its own, which starts when all that was sent is on
-            # its way: never, with a server that doesn't read.
-            done, _ = await asyncio.wait({closing}, timeout=patience)
-            if done:
-                closing.result()
-                # A blocked reader has no end.
-                await asyncio.wait({link.task}, timeout=patience)
-        finally:
-            closing.cancel()
-            await asyncio.wait({closing})
-        await self._drop(link)
-
-    async def _drop(self, link: Link) -> None:
-        """Leave nothing of a link."""
-        link.task.cancel()
-        await asyncio.wait({link.task})
-        self._received_at = max(link.received_at, self._received_at)
-        self._links.discard(link)
-        await drop(link.websocket)
-
-    def _end(self, error: Closed | None) -> None:
-        """Tell everybody that it is over."""
-        if self.state is State.CLOSED:
-            return
-        self.state = State.CLOSED
-        if error is not None and (error.code not in NORMAL or not self.connections):
-            self.error = error
-        self._link = None
-        self._up.set()
-        self.on_end(self.error)
-        self.emit(Event("closed", error=self.error))
-        self._events.close()
 
     async def _receive_all(self, link: Link) -> None:
         """Serve a link for receive()."""
@@ -674,17 +404,10 @@ class Connection:
             if link.overlap is not None and link.overlap.is_duplicate(link, frame):
                 continue
             try:
-                message = await self.post_process(frame)
+                message = await self.processors.post_process(frame)
             # One bad message is no reason to lose the others.
             except Exception as error:
                 self.emit(Event("error", error=error))
                 continue
             if message is not None:
                 await self._frames.put(message)
-
-
-async def settle(value: Any) -> Any:
-    """
-    Return *value*, or what it is when it has been awaited.
-    """
-    return await value if inspect.isawaitable(value) else value

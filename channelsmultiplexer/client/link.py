@@ -49,7 +49,8 @@ class Link:
 
         Args and raises as :meth:`Connection.send`.
         """
-        await self.send_frame(await self._connection._prepare(message, auth), limit)
+        data = await self._connection.processors.frame(message, auth)
+        await self.send_frame(data, limit)
 
     async def send_frame(self, data: str | bytes, limit: str = DEFAULT) -> None:
         """

@@ -7,80 +7,23 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
-from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
 from ..inbox import Overflow
 from .channels import Channel
-from .connection import Connection, State
+from .connection import Connection
 from .dialects import V1, Bare, Feed
 from .events import Event, Listener
 from .filters import Filter
 from .limits import DEFAULT
 from .router import Router
+from .stats import MultiplexStats
 from .subscriptions import Handler, Stream, Subscription
+from .supervisor import State
 
-__all__ = ["Multiplex", "MultiplexStats"]
+__all__ = ["Multiplex"]
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class MultiplexStats:
-    """
-    Numbers of a multiplex, and where each message is.
-
-    ``received + copied == delivered + queued + dropped + filtered + unrouted + control
-    + undecodable``
-
-    Attributes:
-        total_subscriptions: How many there have been.
-
-        active_subscriptions: How many there are.
-
-        total_messages_routed: Messages put in some queue, once for each queue.
-
-        unroutable_messages: Those that nobody wanted; ``unrouted``.
-
-        connection_stats: The state, how many links there have been, how often one
-            was lost, and when the last message came.
-
-        received: Frames that came in.
-
-        copied: How many more queues than one they went to.
-
-        delivered: Messages that were read.
-
-        queued: Messages that wait.
-
-        dropped: Messages lost because they came faster than they were read, or
-            because their reader had left.
-
-        filtered: Duplicates of a renewal, and what a post-processor dropped.
-
-        control: What was for us: confirmations, and our server's control frames.
-
-        undecodable: Frames that couldn't be read.
-    """
-
-    total_subscriptions: int
-    active_subscriptions: int
-    total_messages_routed: int
-    connection_stats: dict[str, Any]
-    received: int
-    copied: int
-    delivered: int
-    queued: int
-    dropped: int
-    filtered: int
-    unrouted: int
-    control: int
-    undecodable: int
-
-    @property
-    def unroutable_messages(self) -> int:
-        """The seed's name for :attr:`unrouted`."""
-        return self.unrouted
 
 
 class Multiplex(Generic[T]):

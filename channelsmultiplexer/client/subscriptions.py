@@ -9,7 +9,6 @@ import contextlib
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
@@ -17,14 +16,15 @@ import msgspec
 from ..envelope import Envelope, Wrapper
 from ..exceptions import Closed, InboxClosed, InboxFull
 from ..inbox import Mailbox, Overflow
-from .connection import settle
 from .dialects import decoder, loads
+from .processors import settle
+from .stats import SubscriptionStats
 
 if TYPE_CHECKING:
     from .channels import Channel
     from .router import Router
 
-__all__ = ["Handler", "Stream", "Subscription", "SubscriptionStats"]
+__all__ = ["Handler", "Stream", "Subscription"]
 
 T = TypeVar("T")
 
@@ -32,21 +32,6 @@ T = TypeVar("T")
 UNUSUAL = (msgspec.DecodeError, RecursionError, ValueError)
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class SubscriptionStats:
-    """
-    Numbers of one subscription: ``messages_received`` is the sum of those
-    ``delivered``, of ``queue_size``, and of those ``dropped``.
-    """
-
-    channel: Any
-    messages_received: int
-    delivered: int
-    queue_size: int
-    dropped: int
-    is_active: bool
 
 
 class Subscription(Generic[T]):
@@ -262,7 +247,7 @@ class Stream(Subscription[T]):
         Raises:
             Closed: If the stream has ended.
         """
-        value = await self._router.connection.pre_process(value)
+        value = await self._router.connection.processors.pre_process(value)
         await self._send(lambda wrapper: wrapper.text(json.dumps(value)))
 
     async def send_text(self, text: str) -> None:

@@ -23,6 +23,7 @@ from ..exceptions import Closed
 
 __all__ = [
     "FATAL_CODES",
+    "NORMAL",
     "RETRIED_STATUSES",
     "Transport",
     "abort",
@@ -31,6 +32,9 @@ __all__ = [
     "load",
     "unsent",
 ]
+
+# Close codes that are nobody's fault.
+NORMAL = (1000, 1001)
 
 # Close codes that say the same again next time. What ends normally may begin again.
 FATAL_CODES = frozenset({1008, 4400, 4401, 4403, 4404})

@@ -1,0 +1,88 @@
+"""
+What messages go through on their way out and in.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import msgspec
+
+__all__ = ["Processor", "Processors", "settle"]
+
+Processor: TypeAlias = Callable[[Any], Any]
+
+
+class Processors:
+    """
+    What a connection's messages go through.
+
+    Args:
+        auth: Signs those that ask for it.
+
+        before: Applied in order to each that is sent.
+
+        after: Applied in order to each that came in.
+    """
+
+    def __init__(
+        self,
+        auth: Processor | None,
+        before: Sequence[Processor],
+        after: Sequence[Processor],
+    ) -> None:
+        self.after = after
+        self._auth = auth
+        self._before = before
+
+    async def pre_process(self, message: Any) -> Any:
+        """
+        Return what is to be sent for a message, before it is signed.
+        """
+        if self._before:
+            # They may write to it, and it is the caller's.
+            message = copy.deepcopy(message)
+        for processor in self._before:
+            message = await settle(processor(message))
+        return message
+
+    async def frame(self, message: Any, auth: bool) -> str | bytes:
+        """
+        Return the frame that a message becomes, signed if *auth*.
+
+        Raises:
+            ValueError: If there is nothing to sign with.
+        """
+        message = await self.pre_process(message)
+        if auth:
+            if self._auth is None:
+                raise ValueError("expected auth= of the connection, to sign with")
+            message = await settle(self._auth(copy.deepcopy(message)))
+        if isinstance(message, str | bytes):
+            return message
+        try:
+            return msgspec.json.encode(message).decode()
+        # Lone surrogates, which only json writes.
+        except UnicodeEncodeError:
+            return json.dumps(message)
+
+    async def post_process(self, message: Any) -> Any:
+        """
+        Return what becomes of a message that came in; :obj:`None` if it is dropped.
+        """
+        for processor in self.after:
+            message = await settle(processor(message))
+            if message is None:
+                break
+        return message
+
+
+async def settle(value: Any) -> Any:
+    """
+    Return *value*, or what it is when it has been awaited.
+    """
+    return await value if inspect.isawaitable(value) else value

@@ -1,0 +1,57 @@
+"""
+What servers may send at the wrong moment, or in the wrong shape.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from channelsmultiplexer.client import MemoryServer, Multiplex
+from guard import blocked, soon
+
+
+async def test_bad_bytes_of_nobody():
+    """A message of nobody's that can't be decoded doesn't end the connection."""
+    server = MemoryServer()
+    async with Multiplex("ws://test", channel_key="s", transport=server.connect) as mux:
+        websocket = await soon(server.accept())
+        last = await blocked(mux.receive())
+        # A key can be read where a string after it is no UTF-8.
+        await websocket.send(b'{"s": "a", "d": "\xff"}')
+        assert await soon(last) == b'{"s": "a", "d": "\xff"}'
+        assert mux.is_connected
+
+
+class SlowServer(MemoryServer):
+    """What a client writes arrives, but its send() returns only when told to."""
+
+    def __init__(self):
+        super().__init__()
+        self.written = asyncio.Event()
+
+    async def connect(self, uri, **options):
+        websocket = await super().connect(uri, **options)
+        send = websocket.send
+
+        async def send_slowly(data):
+            await send(data)
+            await self.written.wait()
+
+        websocket.send = send_slowly
+        return websocket
+
+
+async def test_answer_before_send_returns():
+    """A stream that is confirmed while its opening is still being sent opened once."""
+    server, gaps = SlowServer(), []
+    async with Multiplex("ws://test", dialect="v1", transport=server.connect) as mux:
+        mux.on("gap", gaps.append)
+        websocket = await soon(server.accept())
+        opening = asyncio.ensure_future(mux.open("echo"))
+        await soon(websocket.recv())
+        await websocket.send('{"op":"opened","stream":"1","subprotocol":null}')
+        stream = await soon(opening)
+        server.written.set()
+        await websocket.send('{"stream":"1","payload":1}')
+        assert await soon(stream.recv()) == 1
+        assert (gaps, stream.reopened) == ([], 0)
