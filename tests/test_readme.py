@@ -36,8 +36,6 @@ MODULE /= "channelsmultiplexer/multiplex.js"
 CONSOLE = [
     ['echo says {"hello":"world"}', "room 42: hi"],
     [],
-    [],
-    ["echo {'hello': 'world'}"],
 ]
 
 # Serves what the Python blocks define at the URLs that the JavaScript blocks use.
@@ -45,7 +43,7 @@ SERVER = """
 import os
 os.environ["DJANGO_SETTINGS_MODULE"] = "demo.settings"
 {blocks}
-application = URLRouter([path("ws/", Demultiplexer.as_asgi()), *websocket.routes])
+application = URLRouter([path("ws/", mounted)])
 """
 
 # Runs one JavaScript block as a page would, and ends once it has written what it
