@@ -30,6 +30,9 @@ exclude_patterns = ["_build"]
 html_theme = "furo"
 html_static_path = ["_static"]
 html_title = f"channelsmultiplexer {release}"
+html_css_files = ["pages.css"]
+# A line for each parameter, where one doesn't hold them all.
+python_maximum_signature_line_length = 80
 
 # Every reference leads somewhere.
 nitpicky = True
@@ -48,7 +51,8 @@ nitpick_ignore_regex = [
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_preserve_defaults = True
+autodoc_default_options = {"members": True}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
