@@ -41,7 +41,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(asyncio|collections|typing|ssl|enum|weakref|http|json|logging)\b.*"),
     ("py:.*", r"(django|channels|asgiref|msgspec|websockets|picows|redis|hiredis)\b.*"),
-    ("py:.*", r"(_asyncio|_contextvars|types|dataclasses)\..*"),
+    ("py:.*", r"(_asyncio|_contextvars|_ssl|types|dataclasses)\..*"),
     ("py:obj", r"True|False|None"),
     ("py:.*", r"channelsmultiplexer\.(pubsub\.(registry|listening|link)|control)\..*"),
     ("py:.*", r"channelsmultiplexer\..*\.(T|S|_\w+|Callback|MultiplexedWebsocket)"),
