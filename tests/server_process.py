@@ -1,16 +1,18 @@
 """
-An ASGI server in a process of its own.
+Programs in processes of their own, ASGI servers above all.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping, Sequence
 
-__all__ = ["SERVERS", "ServerProcess"]
+__all__ = ["SERVERS", "LoggedProcess", "ServerProcess"]
 
 # What runs each server on a port that the system chooses. The rest is as it comes,
 # so the WebSocket implementation is the server's default.
@@ -26,33 +28,40 @@ SERVERS = {
 TIMEOUT = 20
 
 
-class ServerProcess:
+class LoggedProcess:
     """
-    A server that serves one application while the context lasts.
+    A program that runs while the context lasts, and whose log can be waited for.
 
     Args:
-        name: One of :data:`SERVERS`.
+        command: The program and its arguments.
 
-        application: Where the application is, as ``module:attribute``.
+        cwd: The directory that it runs in; ours unless given.
 
-    Attributes:
-        url: Where the server listens.
+        environment: Variables that it has beside ours.
     """
 
-    def __init__(self, name: str, application: str) -> None:
-        self.name = name
-        self._application = application
-        # What the server has written since the last take_log().
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        cwd: str | os.PathLike[str] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._command = command
+        self._cwd = cwd
+        self._environment = environment or {}
+        # What the program has written since the last take_log().
         self._log = ""
         # Notified when there is more of it, or will never be.
         self._logged = threading.Condition()
-        # If the server will write no more.
+        # If the program will write no more.
         self._silent = False
 
-    def __enter__(self) -> ServerProcess:
+    def __enter__(self) -> LoggedProcess:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", self.name, *SERVERS[self.name], self._application],
-            # The server imports what the tests do.
+            self._command,
+            cwd=self._cwd,
+            # It imports what the tests do.
             env={
                 **os.environ,
                 "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)),
@@ -60,25 +69,33 @@ class ServerProcess:
                 # In development mode asyncio warns of whatever takes 0.1 seconds,
                 # which on a busy machine is anything.
                 "PYTHONDEVMODE": "",
+                **self._environment,
             },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
         )
-        # A thread, since a server whose pipe is full would stop.
+        # A thread, since a program whose pipe is full would stop.
         self._reader = threading.Thread(target=self._read_log)
         self._reader.start()
-        try:
-            # All three say where they listen once they do.
-            self.url = "ws://" + self.wait_log(r"127\.0\.0\.1:[1-9]\d*")[0]
-        except BaseException:
-            self.__exit__()
-            raise
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._process.terminate()
+        self.stop()
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """
+        Stop the program by a signal, and return what it returned.
+        """
+        self._process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """
+        Wait until the program ends, and return what it returned. It's killed if it
+        doesn't.
+        """
         try:
             self._process.wait(TIMEOUT)
         except subprocess.TimeoutExpired:
@@ -86,10 +103,11 @@ class ServerProcess:
             self._process.wait()
         self._reader.join()
         self._process.stdout.close()
+        return self._process.returncode
 
     def wait_log(self, pattern: str) -> re.Match[str]:
         """
-        Wait until what the server logs matches *pattern*.
+        Wait until what the program logs matches *pattern*.
 
         Raises:
             AssertionError: If it doesn't, with the log.
@@ -105,7 +123,7 @@ class ServerProcess:
 
     def take_log(self) -> str:
         """
-        Return what the server has logged since the last call.
+        Return what the program has logged since the last call.
         """
         with self._logged:
             log, self._log = self._log, ""
@@ -119,3 +137,31 @@ class ServerProcess:
         with self._logged:
             self._silent = True
             self._logged.notify_all()
+
+
+class ServerProcess(LoggedProcess):
+    """
+    A server that serves one application while the context lasts.
+
+    Args:
+        name: One of :data:`SERVERS`.
+
+        application: Where the application is, as ``module:attribute``.
+
+    Attributes:
+        url: Where the server listens.
+    """
+
+    def __init__(self, name: str, application: str) -> None:
+        super().__init__([sys.executable, "-m", name, *SERVERS[name], application])
+        self.name = name
+
+    def __enter__(self) -> ServerProcess:
+        super().__enter__()
+        try:
+            # All three say where they listen once they do.
+            self.url = "ws://" + self.wait_log(r"127\.0\.0\.1:[1-9]\d*")[0]
+        except BaseException:
+            self.stop()
+            raise
+        return self
