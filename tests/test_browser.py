@@ -8,27 +8,9 @@ from __future__ import annotations
 import functools
 
 import pytest
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 
+from chromium import chromium
 from daphne_server import DaphneServer
-from requirement import program
-
-FLAGS = [
-    "--headless=new",
-    # Chromium has no sandbox for root.
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    # Containers have little shared memory.
-    "--disable-dev-shm-usage",
-]
-
-# Seconds that a page or a script may take on a slow machine.
-TIMEOUT = 30
 
 
 @pytest.fixture(scope="module")
@@ -36,18 +18,7 @@ def browser(tmp_path_factory):
     """
     Return Chromium, with a profile of its own.
     """
-    options = webdriver.ChromeOptions()
-    options.binary_location = program("chromium", "google-chrome")
-    for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
-        options.add_argument(flag)
-    service = Service(program("chromedriver"))
-    with pytest.MonkeyPatch.context() as patch:
-        # The driver is on this machine, and selenium would ask a proxy for it.
-        patch.setenv("no_proxy", "localhost,127.0.0.1")
-        browser = webdriver.Chrome(options, service)
-    with browser:
-        browser.set_page_load_timeout(TIMEOUT)
-        browser.set_script_timeout(TIMEOUT)
+    with chromium(tmp_path_factory.mktemp("profile")) as browser:
         yield browser
 
 
