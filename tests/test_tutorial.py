@@ -23,9 +23,16 @@ def reader(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
+def browser_process(tmp_path_factory):
     with chromium(tmp_path_factory.mktemp("profile")) as browser:
         yield browser
+
+
+@pytest.fixture
+def browser(browser_process):
+    # The page of the test before would connect to each server that is started.
+    browser_process.get("about:blank")
+    return browser_process
 
 
 def wait_text(browser, selector, pattern):
