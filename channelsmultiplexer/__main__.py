@@ -57,6 +57,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="JSON",
         help="send this: to each stream, or to the feed",
     )
+    add(
+        "--header",
+        action="append",
+        default=[],
+        type=header,
+        metavar="HEADER",
+        help='send this with the handshake: "Origin: https://example.com"',
+    )
     add("--count", type=int, metavar="N", help="leave after N messages")
     add("--timeout", type=float, default=10, help="seconds to connect; 10")
     add("--stats", action="store_true", help="print the numbers when leaving")
@@ -68,11 +76,21 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
+def header(text: str) -> tuple[str, str]:
+    """
+    Read a header of the command line.
+    """
+    name, colon, value = text.partition(":")
+    if not (name.strip() and colon):
+        raise argparse.ArgumentTypeError(f"expected 'Name: value', got {text!r}")
+    return name.strip(), value.strip()
+
+
 async def look(options: argparse.Namespace) -> None:
     """
     Print what arrives, until there is enough of it or the connection ends.
     """
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = {"headers": dict(options.header)}
     if options.stream:
         settings["dialect"] = "bare" if options.bare else "v1"
     elif options.channel_key:

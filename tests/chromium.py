@@ -1,14 +1,15 @@
 """
-A browser without a window.
+Chromium, without a window.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 
 from requirement import program
 
@@ -32,15 +33,15 @@ TIMEOUT = 30
 
 
 @contextlib.contextmanager
-def chromium(profile):
+def chromium(profile: Path) -> Iterator[webdriver.Chrome]:
     """
-    Run Chromium while the context lasts, with the profile in that folder.
+    Run Chromium with a new profile in a folder.
     """
     options = webdriver.ChromeOptions()
     options.binary_location = program("chromium", "google-chrome")
     for flag in [*FLAGS, f"--user-data-dir={profile}"]:
         options.add_argument(flag)
-    service = Service(program("chromedriver"))
+    service = webdriver.ChromeService(program("chromedriver"))
     with pytest.MonkeyPatch.context() as patch:
         # The driver is on this machine, and selenium would ask a proxy for it.
         patch.setenv("no_proxy", "localhost,127.0.0.1")

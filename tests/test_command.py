@@ -93,6 +93,18 @@ async def test_feed():
         assert (code, lines) == (0, [{"a": 1}])
 
 
+async def test_header():
+    """A header that is given goes out with the handshake."""
+
+    async def greet(socket):
+        await socket.send(json.dumps(socket.request.headers["Origin"]))
+
+    origin = "https://example.com"
+    async with Feed(greet) as feed:
+        _, lines, _ = await run(feed.url, "--header", f"Origin: {origin}", "--count=1")
+    assert lines == [origin]
+
+
 async def test_cannot_connect():
     """It says where it couldn't connect to, and why, in a line."""
     async with Feed() as feed:
@@ -104,10 +116,15 @@ async def test_cannot_connect():
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--subscribe", "a"], ["--stream", "a", "--channel-key", "b"]]
+    "arguments",
+    [
+        ["--subscribe", "a"],
+        ["--stream", "a", "--channel-key", "b"],
+        ["--header", "Origin"],
+    ],
 )
 def test_usage(arguments, capsys):
-    """Options that contradict one another are a usage error."""
+    """Options that make no sense are a usage error."""
     with pytest.raises(SystemExit) as caught:
         main(["ws://x", *arguments])
     assert caught.value.code == 2
