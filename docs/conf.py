@@ -46,7 +46,10 @@ nitpick_ignore_regex = [
     ("py:.*", r"channelsmultiplexer\.(pubsub\.(registry|listening|link)|control)\..*"),
     ("py:.*", r"channelsmultiplexer\..*\.(T|S|_\w+|Callback|MultiplexedWebsocket)"),
     ("py:class", r"Name|Location|Overflow|On[A-Z]\w+|Filter|Processor|Router|Registry"),
-    ("py:(class|exc|meth)", r"ConnectionClosed|Route|Dispatcher|Requests|By|send_json|Refused"),
+    (
+        "py:(class|exc|meth)",
+        r"ConnectionClosed|Route|Dispatcher|Requests|By|send_json|Refused",
+    ),
 ]
 
 autodoc_member_order = "bysource"

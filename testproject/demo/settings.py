@@ -108,9 +108,9 @@ if REDIS_URL:
             "hosts": [
                 {
                     "address": REDIS_URL,
-                    # In the core layer every stream in a room waits on a connection
-                    # of its own, for as long as nobody says anything. Since redis-py
-                    # 8 a pool has 100, and a wait lasts 5 seconds, unless told
+                    # The core layer takes a connection for each command that runs at
+                    # once, and streams come back together. Since redis-py 8 a pool
+                    # has 100, and a wait for a message lasts 5 seconds, unless told
                     # otherwise.
                     "max_connections": 10_000,
                     "socket_timeout": None,
