@@ -174,7 +174,7 @@ async def test_readme(redis):
     client = WebsocketCommunicator(names["PriceConsumer"].as_asgi(), "/")
     await client.connect()
     # Its listen() is in connect(), after accept().
-    while not redis.call("PUBLISH", "prices.eur", "1.07"):
+    while not redis.call("PUBLISH", "prices.eur", "1.07"):  # noqa: ASYNC110
         await asyncio.sleep(0)
     assert await client.receive_from() == "1.07"
     await client.disconnect()
