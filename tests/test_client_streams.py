@@ -167,9 +167,10 @@ async def test_bad_frame(v1):
     assert await echo.recv(PATIENCE) == 1
 
 
-async def test_restart(server):
+@pytest.mark.parametrize("clients", [20, pytest.param(200, marks=pytest.mark.slow)])
+async def test_restart(server, clients):
     """The server is killed in mid-traffic: every stream comes back, with a gap."""
-    clients, each = 200, 10
+    each = 10
     muxes = [
         Multiplex(server.url, dialect="v1", delays=lambda: itertools.repeat(0.1))
         for _ in range(clients)
