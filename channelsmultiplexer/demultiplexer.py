@@ -214,8 +214,9 @@ class AsyncJsonWebsocketDemultiplexer(MultiplexedWebsocket):
             InvalidFrame: If *content* is no envelope, or its stream is not open.
         """
         stream, value, is_json = self._dialect.codec.unwrap(content)
-        data = await self.encode_json(value) if is_json else value
-        await self._route(envelope.Envelope(stream, data, is_json))
+        text = await self.encode_json(value) if is_json else value
+        size = envelope.utf8_size(text)
+        await self._route(envelope.Envelope(stream, text, is_json, size))
 
     async def invalid_frame(self, error: InvalidFrame) -> None:
         """

@@ -17,7 +17,7 @@ from asgiref.compatibility import guarantee_single_callable
 from channels.consumer import AsyncConsumer
 
 from .control import exact
-from .envelope import Wrapper
+from .envelope import Wrapper, utf8_size
 from .exceptions import InboxClosed
 from .inbox import Inbox
 
@@ -32,7 +32,6 @@ __all__ = [
     "application_of",
     "data_size",
     "fresh",
-    "utf8_size",
 ]
 
 logger = logging.getLogger(__name__)
@@ -380,11 +379,3 @@ def data_size(message: Message) -> int:
     """
     text = message.get("text")
     return len(message.get("bytes") or b"") if text is None else utf8_size(exact(text))
-
-
-def utf8_size(text: str) -> int:
-    """
-    Return how many bytes *text* takes in UTF-8.
-    """
-    # A lone surrogate is no UTF-8, and travels escaped.
-    return len(text if text.isascii() else text.encode(errors="surrogatepass"))

@@ -40,7 +40,6 @@ from .stream import (
     StreamState,
     application_of,
     data_size,
-    utf8_size,
 )
 from .websocket import Websocket
 
@@ -110,16 +109,12 @@ class MultiplexedWebsocket(Websocket):
         stream = self._streams.get(frame.stream)
         if stream is None:
             return self._miss(frame.stream)
-        data = frame.data
-        if isinstance(data, str):
-            key, size = "text", utf8_size(data)
-        else:
-            key, size = "bytes", len(data)
         stream.frames_received += 1
-        stream.bytes_received += size
-        message: Message = {"type": "websocket.receive", key: data}
+        stream.bytes_received += frame.size
+        key = "text" if isinstance(frame.data, str) else "bytes"
+        message: Message = {"type": "websocket.receive", key: frame.data}
         try:
-            stream.put_nowait(message, size)
+            stream.put_nowait(message, frame.size)
         except InboxFull:
             await self._overflow(stream, message)
 
