@@ -10,14 +10,13 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal, cast
 
-from asgiref.compatibility import guarantee_single_callable
-from channels.consumer import AsyncConsumer, get_handler_name
+from channels.consumer import get_handler_name
 
 from . import control, dialects, envelope
 from .exceptions import InvalidFrame, excerpt
 from .stats import Stats
-from .stream import Application, Message
-from .websocket import NO_ROUTE, MultiplexedWebsocket, fresh
+from .stream import Message
+from .streams import MultiplexedWebsocket
 
 __all__ = ["AsyncJsonWebsocketDemultiplexer"]
 
@@ -58,8 +57,9 @@ class AsyncJsonWebsocketDemultiplexer(MultiplexedWebsocket):
     #: How many bad frames it takes to have the socket closed with 4400.
     max_invalid_frames: int = 100
 
-    #: Bytes of memory that the messages waiting for one application may take. A
-    #: larger message is taken when nothing else waits.
+    #: Bytes that the messages waiting for one application may take, text in UTF-8
+    #: and about 200 more for each. In memory, text that isn't ASCII can take up to
+    #: four times as much. A larger message is taken when nothing else waits.
     inbox_limit: int = 2**20
 
     #: What becomes of a frame that doesn't fit in its stream's inbox. ``"wait"``:
@@ -149,7 +149,7 @@ class AsyncJsonWebsocketDemultiplexer(MultiplexedWebsocket):
         for name, value in self.applications.items():
             # The application named "" is for the v1 dialect.
             if name:
-                self._start(name, name, _application(name, value), self._scope())
+                self._start(name, name, value, self._scope())
         if not self._streams:
             logger.warning("%s has no applications", type(self).__qualname__)
             await self.close()
@@ -199,7 +199,7 @@ class AsyncJsonWebsocketDemultiplexer(MultiplexedWebsocket):
             raise InvalidFrame("invalid-json", detail) from error
         frame = codec.control(content)
         if frame is not None:
-            await self._control(frame)
+            await self._route(frame)
         else:
             await self.receive_json(content, **kwargs)
 
@@ -214,8 +214,9 @@ class AsyncJsonWebsocketDemultiplexer(MultiplexedWebsocket):
             InvalidFrame: If *content* is no envelope, or its stream is not open.
         """
         stream, value, is_json = self._dialect.codec.unwrap(content)
-        data = await self.encode_json(value) if is_json else value
-        await self._route(envelope.Envelope(stream, data, is_json))
+        text = await self.encode_json(value) if is_json else value
+        size = envelope.utf8_size(text)
+        await self._route(envelope.Envelope(stream, text, is_json, size))
 
     async def invalid_frame(self, error: InvalidFrame) -> None:
         """
@@ -271,9 +272,8 @@ class AsyncJsonWebsocketDemultiplexer(MultiplexedWebsocket):
                 continue
             if message["type"] == "websocket.disconnect":
                 # An application gets one, and no message after it.
-                self._disconnect(
-                    stream, message["code"], message.get("reason"), "server"
-                )
+                close = {**message, "type": "websocket.close"}
+                self._disconnect(stream, close, "server")
             else:
                 await self._put(stream, message)
 
@@ -291,25 +291,25 @@ class AsyncJsonWebsocketDemultiplexer(MultiplexedWebsocket):
         # An override may have waited, and the stream have ended.
         if stream_name not in self._streams:
             return
-        is_new = stream_name not in self.applications_accepting_frames
-        first = self._first_accept = self._first_accept or message
-        self.applications_accepting_frames.add(stream_name)
+        accepting = self.applications_accepting_frames
+        is_new = stream_name not in accepting
+        accepting.add(stream_name)
         if isinstance(self._dialect, dialects.V1):
             # The application may accept again while the first time waits.
             if is_new:
                 opened = control.Opened(stream_name, message.get("subprotocol"))
                 await self._tell(opened)
-        elif (
-            self.accept_when == "first"
-            or self.applications_accepting_frames >= self._streams.keys()
-        ):
-            try:
-                await self.accept(first.get("subprotocol"), first.get("headers"))
-            except Exception:
-                # This application hasn't accepted, and the next may.
-                self.applications_accepting_frames.discard(stream_name)
-                self._first_accept = None
-                raise
+            return
+        first = self._first_accept = self._first_accept or message
+        if self.accept_when == "all" and self._streams.keys() - accepting:
+            return
+        try:
+            await self.accept(first.get("subprotocol"), first.get("headers"))
+        except Exception:
+            # This application hasn't accepted, and the next may.
+            accepting.discard(stream_name)
+            self._first_accept = None
+            raise
 
     async def websocket_send(self, message: Message, stream_name: str) -> None:
         """
@@ -345,118 +345,17 @@ class AsyncJsonWebsocketDemultiplexer(MultiplexedWebsocket):
             code = message.get("code") or (1000 if accepted else 4403)
             reason = message.get("reason") or ""
             await self._tell(control.Closed(stream_name, code, reason))
-        elif self._accept_sent:
-            # Those that have not decided yet may accept.
-            if not self._streams:
-                await self.close(message.get("code"), message.get("reason"))
-        elif not self._streams or self.accept_when == "all":
-            if self._error is not None:
-                self._fail(self._error)
-            else:
-                await self.close(message.get("code"), message.get("reason"))
-
-    async def accept(self, subprotocol: Any = None, headers: Any = None) -> None:
-        """
-        Accept the socket, if it hasn't been. A v1 client's gets the subprotocol of
-        the dialect.
-        """
-        if self._accept_sent or self.closing:
             return
-        self._accept_sent = True
-        if isinstance(self._dialect, dialects.V1):
-            subprotocol = envelope.SUBPROTOCOL
-        elif subprotocol not in (None, *self.scope.get("subprotocols", ())):
-            # Servers fail the handshake for it, and with it all other streams.
-            logger.warning("The client did not offer subprotocol %a", subprotocol)
-            subprotocol = None
-        try:
-            await super().accept(subprotocol, headers)
-        except Exception:
-            # The server didn't take it, and may take another's.
-            self._accept_sent = False
-            raise
-        finally:
-            # Also when it is cancelled: a server that waits has the message.
-            if self._accept_sent:
-                self._accepted.set()
-
-    async def close(self, code: Any = None, reason: str | None = None) -> None:
-        """
-        Close the socket, or refuse it, if it hasn't been.
-
-        Args:
-            code: 1000 or 3000 to 4999. Daphne allows no other, so any other
-                becomes 1000 if it tells of a normal end, and else 4500.
-
-            reason: What is beyond 123 bytes of UTF-8 is cut off; Daphne drops it.
-        """
-        if self.closing:
+        can_refuse = self.accept_when == "all" and not self._accept_sent
+        # Those that have not decided yet may accept.
+        if self._streams and not can_refuse:
             return
-        # First what may raise: a socket that is said to be closing is never closed.
-        self._close_code = _socket_code(code)
-        reason = reason and _socket_reason(reason)
-        self.closing = True
-        self._accepted.set()
-        await super().close(self._close_code, reason)
-
-    # The v1 dialect
-
-    async def _control(self, frame: control.Control) -> None:
-        match frame:
-            case control.Open():
-                await self._open(frame)
-            case control.Close(name, code, reason):
-                if name in self._streams:
-                    self._disconnect(self._streams[name], code, reason)
-                else:
-                    self._miss(name)
-            case control.Ping():
-                await self._tell(control.Pong())
-            # A client that was told something it doesn't know says so, too.
-            case control.Pong() | control.Error():
-                pass
-            case _:
-                detail = "expected open, close, ping or pong from a client"
-                raise InvalidFrame("unknown-op", detail)
-
-    async def _open(self, frame: control.Open) -> None:
-        assert isinstance(self._dialect, dialects.V1), "only v1 has control frames"
-        # Before anything is awaited: the next frame may be for this stream.
-        self._dialect.reserve(frame.stream)
-        await self._wait_told(self.max_streams)
-        if self.closing:
-            return None
-        name, url = dialects.resolve(frame.path, self.applications)
-        # Those that have closed but whose application has not ended count too: they
-        # take as much.
-        if self._count_running() >= self.max_streams:
-            closed = control.Closed(frame.stream, 4429, "too many streams")
-        elif name is None:
-            closed = control.Closed(frame.stream, **NO_ROUTE)
+        if self._error is not None and not self._accept_sent:
+            self._fail(self._error)
         else:
-            scope = {**self._scope(), **url, "subprotocols": frame.subprotocols}
-            scope.pop("path_remaining", None)
-            application = _application(name, self.applications[name])
-            # Queries have secrets in them.
-            path = frame.path.partition("#")[0].partition("?")[0]
-            return self._start(frame.stream, path, application, scope)
-        self._ledger.refuse(closed.code)
-        return await self._tell(closed)
-
-    async def _tell(self, frame: control.Control) -> None:
-        await self._send({"type": "websocket.send", "text": frame.encode()})
+            await self.close(message.get("code"), message.get("reason"))
 
     # Private
-
-    def _scope(self) -> dict[str, Any]:
-        """Return the scope of one application: its own dict, the same values."""
-        scope = dict(self.scope)
-        # A stream can be refused, but with no response: that is the socket's.
-        extensions = scope.get("extensions")
-        if extensions:
-            scope["extensions"] = {**extensions}
-            scope["extensions"].pop("websocket.http.response", None)
-        return scope
 
     def _handler(self, message: Message) -> Callable[..., Awaitable[None]] | None:
         # The type comes from an application or from the channel layer, and must
@@ -476,31 +375,3 @@ def _overrides(cls: type, *names: str) -> bool:
         is not inspect.getattr_static(AsyncJsonWebsocketDemultiplexer, name)
         for name in names
     )
-
-
-def _application(name: str, value: Any) -> Application:
-    """Return the ASGI application that an entry of ``applications`` stands for."""
-    if isinstance(value, AsyncConsumer):
-        value = fresh(value)
-    elif isinstance(value, type) and issubclass(value, AsyncConsumer):
-        value = value.as_asgi()
-    elif callable(value):
-        value = guarantee_single_callable(value)  # type: ignore[no-untyped-call]
-    else:
-        raise TypeError(
-            f"expected an ASGI application for stream {name!r}, got {value!r}"
-        )
-    return cast(Application, value)
-
-
-def _socket_code(code: Any) -> int | None:
-    if code is None or code is True:
-        return None
-    if code in (1000, 1001, 1005):
-        return 1000
-    return code if 3000 <= code <= 4999 else 4500
-
-
-def _socket_reason(reason: str) -> str:
-    # RFC 6455, 5.5: what fits in a close frame. Uvicorn raises if it doesn't.
-    return reason.encode(errors="replace")[:123].decode(errors="ignore")

@@ -30,6 +30,7 @@ __all__ = [
     "Envelope",
     "Wrapper",
     "is_json",
+    "utf8_size",
 ]
 
 # The WebSocket subprotocol that a client of the v1 dialect offers.
@@ -51,11 +52,14 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
         data: The text of a text frame, the bytes of a binary one.
 
         is_json: If *data* travelled as a payload, and so is JSON.
+
+        size: Bytes of *data*, text in UTF-8.
     """
 
     stream: str
     data: str | bytes
     is_json: bool
+    size: int
 
 
 _raw = msgspec.json.Decoder(Raw)
@@ -152,9 +156,9 @@ class Bare:
         # ValueError: a str with a lone surrogate can't be encoded to be read.
         except (msgspec.MsgspecError, ValueError, RecursionError):
             stream, value, is_json = self.unwrap(_loads(frame))
-            return Envelope(stream, json.dumps(value) if is_json else value, is_json)
-        stream, value, is_json = _data(shape)
-        return Envelope(stream, str(value, "utf-8") if is_json else value, is_json)
+            text = json.dumps(value) if is_json else value
+            return Envelope(stream, text, is_json, utf8_size(text))
+        return _envelope(shape)
 
     def unwrap(self, content: JSON) -> tuple[str, JSON, bool]:
         """
@@ -255,8 +259,7 @@ class V1:
             shape = None
         if shape is None or not isinstance(shape.stream, str) or shape.op is not UNSET:
             return self.control(_loads(frame)) or self._bare.decode(frame)
-        stream, value, is_json = _data(shape)
-        return Envelope(stream, str(value, "utf-8") if is_json else value, is_json)
+        return _envelope(shape)
 
     def unwrap(self, content: JSON) -> tuple[str, JSON, bool]:
         """
@@ -291,6 +294,14 @@ class V1:
         Return the frame that tells a client of its bad frame.
         """
         return control.Error(error.stream, error.code, error.detail).encode()
+
+
+def utf8_size(text: str) -> int:
+    """
+    Return how many bytes *text* takes in UTF-8.
+    """
+    # A lone surrogate is no UTF-8, and travels escaped.
+    return len(text if text.isascii() else text.encode(errors="surrogatepass"))
 
 
 def _quote(text: str) -> str:
@@ -337,9 +348,17 @@ def _decode_binary(frame: bytes) -> Envelope:
             f"data, got {len(frame)} bytes: {excerpt(frame)}",
         )
     try:
-        return Envelope(str(frame[1:end], "utf-8"), bytes(frame[end:]), False)
+        stream = str(frame[1:end], "utf-8")
     except UnicodeDecodeError as error:
         _refuse("invalid-envelope", f"expected a stream's name in UTF-8, got {error}")
+    return Envelope(stream, bytes(frame[end:]), False, len(frame) - end)
+
+
+def _envelope(shape: Any) -> Envelope:
+    stream, value, is_json = _data(shape)
+    if is_json:
+        return Envelope(stream, str(value, "utf-8"), True, len(value))
+    return Envelope(stream, value, False, utf8_size(value))
 
 
 def _data(shape: Any) -> tuple[str, Any, bool]:
@@ -360,6 +379,8 @@ def _data(shape: Any) -> tuple[str, Any, bool]:
 
 
 def _is_name(stream: str) -> bool:
+    if stream.isascii():
+        return 0 < len(stream) <= MAX_STREAM_BYTES
     try:
         return 0 < len(stream.encode()) <= MAX_STREAM_BYTES
     except UnicodeEncodeError:

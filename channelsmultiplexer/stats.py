@@ -63,8 +63,7 @@ class Stats:
 
         invalid_frames: Bad frames, but for those that a stream's end overtook.
 
-        inbox_peak: The most bytes of memory that ever waited in an inbox; see
-            ``inbox_limit``.
+        inbox_peak: The most bytes that ever waited in an inbox; see ``inbox_limit``.
     """
 
     sockets: Counts

@@ -6,13 +6,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import enum
 import logging
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
-from .envelope import Wrapper
+from asgiref.compatibility import guarantee_single_callable
+from channels.consumer import AsyncConsumer
+
+from .control import exact
+from .envelope import Wrapper, utf8_size
 from .exceptions import InboxClosed
 from .inbox import Inbox
 
@@ -24,6 +29,9 @@ __all__ = [
     "Message",
     "Stream",
     "StreamState",
+    "application_of",
+    "data_size",
+    "fresh",
 ]
 
 logger = logging.getLogger(__name__)
@@ -33,9 +41,9 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Application: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
 
-# What a dict with two short keys takes, beside its text or bytes: a flood of
-# empty frames fills an inbox too.
-MESSAGE_OVERHEAD = sys.getsizeof({"type": "websocket.receive", "text": ""})
+# What a message takes beside its data, a dict with two short keys and an object: a
+# flood of empty frames fills an inbox too.
+MESSAGE_OVERHEAD = sys.getsizeof({"type": "", "bytes": b""}) + sys.getsizeof(b"")
 
 # The least time, in seconds, between two cancellations of an application.
 AGAIN = 0.1
@@ -108,7 +116,7 @@ class Stream:
 
         scope: The application's.
 
-        inbox_limit: Bytes of memory that its waiting messages may take.
+        inbox_limit: Bytes that its waiting messages may take, text in UTF-8.
 
         close_timeout: Seconds that its application may take to end once it has
             its ``websocket.disconnect``.
@@ -205,14 +213,19 @@ class Stream:
                 self._timer.cancel()
         return None
 
-    def put_nowait(self, message: Message) -> None:
+    def put_nowait(self, message: Message, size: int | None = None) -> None:
         """
         Leave a message for the application.
+
+        Args:
+            size: Bytes of its data, if they have been counted.
 
         Raises:
             InboxFull: If it doesn't fit.
         """
-        self.inbox.put_nowait(message, _size(message))
+        if size is None:
+            size = data_size(message)
+        self.inbox.put_nowait(message, MESSAGE_OVERHEAD + size)
 
     async def put(self, message: Message) -> None:
         """
@@ -222,7 +235,29 @@ class Stream:
         before it returns leaves nothing.
         """
         with contextlib.suppress(InboxClosed):
-            await self.inbox.put(message, _size(message))
+            size = data_size(message)
+            await self.inbox.put(message, MESSAGE_OVERHEAD + size)
+
+    def wrap(self, message: Message) -> Message:
+        """
+        Return the frame that carries what the application sends, and count it.
+        """
+        frame: Message = {"type": "websocket.send"}
+        text = message.get("text")
+        if text is None:
+            data = message["bytes"]
+            frame["bytes"] = self.wrapper.binary(data)
+            size = len(data)
+        else:
+            # A translation may be lazy, and no str.
+            if type(text) is not str:
+                text = exact(text)
+            frame["text"] = self.wrapper.text(text)
+            # Not before: msgspec has left the text's UTF-8 in it.
+            size = utf8_size(text)
+        self.frames_sent += 1
+        self.bytes_sent += size
+        return frame
 
     def accept(self) -> None:
         """
@@ -307,7 +342,40 @@ class Stream:
         return future
 
 
-def _size(message: Message) -> int:
-    """Return the bytes of memory that a message takes."""
-    data = message.get("text") or message.get("bytes")
-    return MESSAGE_OVERHEAD + sys.getsizeof(data)
+def application_of(name: str, value: Any) -> Application:
+    """
+    Return the ASGI application that an entry of ``applications`` stands for.
+
+    Raises:
+        TypeError: If *value*, which is called *name*, is nothing of the kind.
+    """
+    if isinstance(value, AsyncConsumer):
+        value = fresh(value)
+    elif isinstance(value, type) and issubclass(value, AsyncConsumer):
+        value = value.as_asgi()
+    elif callable(value):
+        value = guarantee_single_callable(value)  # type: ignore[no-untyped-call]
+    else:
+        raise TypeError(
+            f"expected an ASGI application for stream {name!r}, got {value!r}"
+        )
+    return cast(Application, value)
+
+
+def fresh(consumer: Any) -> Any:
+    """
+    Return a copy of a consumer that shares no container with it.
+    """
+    new = copy.copy(consumer)
+    for name, value in vars(consumer).items():
+        if type(value) in (dict, list, set):
+            setattr(new, name, value.copy())
+    return new
+
+
+def data_size(message: Message) -> int:
+    """
+    Return how many bytes of data a message carries, text in UTF-8.
+    """
+    text = message.get("text")
+    return len(message.get("bytes") or b"") if text is None else utf8_size(exact(text))

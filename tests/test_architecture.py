@@ -141,9 +141,9 @@ IMPORTS = {
             "exceptions",
             "stats",
             "stream",
-            "websocket",
+            "streams",
         },
-        {"asgiref", "channels"},
+        {"channels"},
     ),
     "dialects": ({"envelope", "exceptions"}, set()),
     "envelope": ({"control", "exceptions"}, {"msgspec"}),
@@ -191,21 +191,28 @@ IMPORTS = {
     "stats": ({"stream"}, set()),
     "templatetags.__init__": (set(), set()),
     "templatetags.channelsmultiplexer": (set(), {"django"}),
-    "stream": ({"envelope", "exceptions", "inbox"}, set()),
-    "testing": ({"control", "envelope", "exceptions"}, {"asgiref"}),
-    "urls": ({"views"}, {"django"}),
-    "views": ({"demultiplexer", "stream"}, {"django"}),
-    "websocket": (
+    "stream": (
+        {"control", "envelope", "exceptions", "inbox"},
+        {"asgiref", "channels"},
+    ),
+    "streams": (
         {
             "control",
             "dialects",
             "envelope",
             "exceptions",
             "signals",
-            "stats",
             "stream",
+            "websocket",
         },
-        {"channels", "django"},
+        {"django"},
+    ),
+    "testing": ({"control", "envelope", "exceptions"}, {"asgiref"}),
+    "urls": ({"views"}, {"django"}),
+    "views": ({"demultiplexer", "stream"}, {"django"}),
+    "websocket": (
+        {"control", "dialects", "envelope", "exceptions", "stats", "stream"},
+        {"channels"},
     ),
 }
 

@@ -68,6 +68,7 @@ FILES = {
     "signals.py",
     "stats.py",
     "stream.py",
+    "streams.py",
     "templates/channelsmultiplexer/debug.html",
     "templatetags/__init__.py",
     "templatetags/channelsmultiplexer.py",

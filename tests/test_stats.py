@@ -185,7 +185,7 @@ async def test_invalid_frames(demultiplexer):
 
 
 async def test_inbox_peak(demultiplexer):
-    """The peak is the most memory that ever waited for one application."""
+    """The peak is the most bytes that ever waited for one application."""
     async with MultiplexCommunicator(demultiplexer()) as client:
         client.open_nowait("undecided")
         await client.stream("1").send_text("x" * 1000)

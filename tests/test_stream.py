@@ -324,8 +324,8 @@ async def test_data_counts(stream, data):
         stream.put_nowait(message)
 
 
-async def test_memory_counts(stream):
-    """The limit is on the memory that a text takes, not on its length."""
+async def test_bytes_count(stream):
+    """The limit is on the bytes of a text in UTF-8, not on its length."""
     stream.put_nowait(frame("\U0001f600" * 2_400))
     with pytest.raises(InboxFull):
         stream.put_nowait(frame(""))
