@@ -838,7 +838,7 @@ async def test_fork(redis, mpx):
             child = os.fork()
         if not child:
             try:
-                mpx._start()
+                mpx._link._start()
             except RuntimeError:
                 mpx.close()
                 os._exit(0)
@@ -919,7 +919,7 @@ async def test_resp2():
             async with mpx.subscribe("a") as sub:
                 assert await mpx.publish("a", "1") == 1
                 assert (await guarded(anext(sub))).data == b"1"
-            assert mpx._connection.version == 2
+            assert mpx._link._connection.version == 2
 
 
 @pytest.fixture
