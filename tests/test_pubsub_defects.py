@@ -18,21 +18,7 @@ from channelsmultiplexer.pubsub import (
     Multiplexer,
     SubscriptionIsClosed,
 )
-from recorder import Recorder, guarded
-
-
-@pytest.fixture
-async def mpx(redis):
-    """
-    Return a Multiplexer with a link.
-    """
-    async with Multiplexer(redis.url) as mpx:
-        yield mpx
-
-
-@pytest.fixture
-def recorder():
-    return Recorder()
+from recorder import guarded
 
 
 async def test_remove_before_activation(redis, mpx, recorder):

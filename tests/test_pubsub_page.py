@@ -17,7 +17,7 @@ from channelsmultiplexer.pubsub import (
     Multiplexer,
     SubscriptionIsClosed,
 )
-from recorder import Recorder, guarded
+from recorder import guarded
 
 
 @pytest.fixture
@@ -28,11 +28,6 @@ async def mpx(redis):
     mpx = Multiplexer(redis.url)
     yield mpx
     await mpx.aclose()
-
-
-@pytest.fixture
-def recorder():
-    return Recorder()
 
 
 @pytest.mark.parametrize(
