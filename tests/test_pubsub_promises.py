@@ -137,6 +137,19 @@ async def test_close_fails_promises_and_waiters(mpx):
         again.new_promise("1", 1)
 
 
+async def test_close_leaves_others_waiting(mpx):
+    """Closing one of two subscriptions to a prefix tells those who wait for it only."""
+    first, second = (mpx.new_promise_subscription("p-") for _ in "12")
+    waiting = [
+        asyncio.ensure_future(one.wait_for_activation()) for one in (first, second)
+    ]
+    await asyncio.sleep(0)  # They wait now.
+    first.close()
+    with pytest.raises(SubscriptionIsClosed):
+        await guarded(waiting[0])
+    assert await guarded(waiting[1]) is None
+
+
 async def test_clear_fails_promises(mpx):
     """clear() fails what is outstanding, with a typed error."""
     promises = mpx.new_promise_subscription("p-")

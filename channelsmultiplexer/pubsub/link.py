@@ -14,7 +14,7 @@ from typing import Any
 from ..exceptions import NameRefused, RedisUnavailable, SubscriptionIsClosed
 from .address import Address
 from .connection import Connection, connect
-from .registry import Registry, Route
+from .registry import Listener, Registry, Route
 
 __all__ = ["Link"]
 
@@ -117,9 +117,9 @@ class Link:
             connection = await self._second_connection()
         return await connection.call(*words)
 
-    async def settle(self, routes: list[Route]) -> None:
+    async def settle(self, listener: Listener, routes: list[Route]) -> None:
         """
-        Return when all are active, or nobody wants them any more.
+        Return when all are active, or, if the listener has left them, undone.
 
         Raises:
             NameRefused: If Redis refuses one.
@@ -128,7 +128,7 @@ class Link:
         if self.closed:
             return
         for route in routes:
-            while route.listeners and not route.active:
+            while listener in route.listeners and not route.active:
                 if route.refusal is not None:
                     raise NameRefused(route.name, route.refusal)
                 self._start()
@@ -140,18 +140,6 @@ class Link:
                 and self._connection is not None
             ):
                 await self._wait(route)
-
-    def wake(self, key: Route | None, error: Exception | None) -> None:
-        """
-        Let those who wait for a name, or for a connection, go on.
-        """
-        for waiter in self._waiters.pop(key, ()):
-            if waiter.done():
-                continue
-            if error is None:
-                waiter.set_result(None)
-            else:
-                waiter.set_exception(error)
 
     def close(self) -> None:
         """
@@ -227,7 +215,7 @@ class Link:
             if self._keeper is not None:
                 self._keeper.cancel()
             for key in list(self._waiters):
-                self.wake(key, SubscriptionIsClosed())
+                self._wake(key, SubscriptionIsClosed())
 
     def _is_in_process(self) -> bool:
         return self._home is None or self._home[1] == os.getpid()
@@ -252,8 +240,9 @@ class Link:
             self._connection.send(self.registry.changes())
 
     def _settled(self, route: Route) -> None:
-        if self._waiters:
-            self.wake(route, None)
+        # Who waits in an event loop that is closed can't be told.
+        if self._waiters and self.is_at_home():
+            self._wake(route, None)
 
     async def _wait(self, key: Route | None) -> None:
         waiter = asyncio.get_running_loop().create_future()
@@ -266,6 +255,15 @@ class Link:
                 waiters.remove(waiter)
                 if not waiters:
                     del self._waiters[key]
+
+    def _wake(self, key: Route | None, error: Exception | None) -> None:
+        for waiter in self._waiters.pop(key, ()):
+            if waiter.done():
+                continue
+            if error is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(error)
 
     async def _keep_up(self) -> None:
         loop = asyncio.get_running_loop()
@@ -305,7 +303,7 @@ class Link:
         # isn't one if there never was a link, or if Redis is there and refuses.
         for key in list(self._waiters):
             if key is None or not (is_outage and self._was_connected):
-                self.wake(key, error)
+                self._wake(key, error)
 
     def _connected(self, connection: Connection) -> None:
         logger.info("%r is connected", self)
@@ -316,7 +314,7 @@ class Link:
         self.registry.lost()
         connection.send(self.registry.changes())
         self.connected_event.set()
-        self.wake(None, None)
+        self._wake(None, None)
 
     def _kept_up(self, keeper: asyncio.Task[None]) -> None:
         if not keeper.cancelled() and (error := keeper.exception()) is not None:

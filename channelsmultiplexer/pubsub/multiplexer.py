@@ -293,8 +293,6 @@ class Multiplexer:
 
     def _forget(self, subscription: Listening | PromiseSubscription) -> None:
         self._subscriptions.pop(subscription, None)
-        if isinstance(subscription, PromiseSubscription):
-            self._link.wake(subscription._route, SubscriptionIsClosed())
 
     def _dropped(self, error: Exception) -> None:
         """Tell everybody that the link dropped."""

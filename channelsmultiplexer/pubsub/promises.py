@@ -17,7 +17,7 @@ from ..exceptions import (
     SubscriptionIsClosed,
 )
 from .listening import Gap
-from .registry import PATTERN, Item, Name, Registry, Route, Waiting, encoded
+from .registry import PATTERN, Item, Listener, Name, Registry, Route, Waiting, encoded
 
 __all__ = ["Promise", "PromiseSubscription"]
 
@@ -61,7 +61,7 @@ class PromiseSubscription:
         registry: Registry,
         prefix: Name,
         publish: Callable[[Name, Name], Awaitable[int]],
-        settle: Callable[[list[Route]], Awaitable[None]],
+        settle: Callable[[Listener, list[Route]], Awaitable[None]],
         forget: Callable[[Any], None],
     ) -> None:
         self._registry = registry
@@ -120,7 +120,7 @@ class PromiseSubscription:
         """
         if self.closed:
             raise SubscriptionIsClosed
-        await asyncio.wait_for(self._settle([self._route]), timeout)
+        await asyncio.wait_for(self._settle(self, [self._route]), timeout)
         if self.closed:
             raise SubscriptionIsClosed
 

@@ -174,7 +174,7 @@ class Registry:
     Args:
         changed: Called when there is something to tell Redis.
 
-        settled: Called with a route that became active, was given up, or was
+        settled: Called with a route that became active, was left, given up, or
             refused.
     """
 
@@ -231,6 +231,7 @@ class Registry:
             # Refused, or there is no link: Redis need not be told.
             if not route.subscribed:
                 self._drop(route)
+        self._settled(route)
 
     # What the connection asks
 

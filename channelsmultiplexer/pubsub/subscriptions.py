@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from ..exceptions import NameRefused, SubscriptionIsClosed
 from .listening import NOTHING, Activation, Gap, Listening, Message, current_task
-from .registry import ACTIVATED, CHANNEL, PATTERN, Name, Route
+from .registry import ACTIVATED, CHANNEL, PATTERN, Listener, Name, Route
 
 __all__ = [
     "ChannelSubscription",
@@ -223,7 +223,7 @@ class Subscription(Listening):
         self,
         channels: Iterable[Name],
         patterns: Iterable[Name],
-        settle: Callable[[list[Route]], Awaitable[None]],
+        settle: Callable[[Listener, list[Route]], Awaitable[None]],
         *listening: Any,
     ) -> None:
         super().__init__(*listening)
@@ -281,7 +281,7 @@ class Subscription(Listening):
         """
         routes = self._join(CHANNEL, channels) + self._join(PATTERN, patterns)
         try:
-            await self._settle(routes)
+            await self._settle(self, routes)
         except NameRefused as error:
             self._leave([route for route in routes if route.name == error.name])
             raise
@@ -294,7 +294,7 @@ class Subscription(Listening):
         """
         routes = self._find(CHANNEL, channels) + self._find(PATTERN, patterns)
         self._leave(routes)
-        await self._settle([route for route in routes if not route.listeners])
+        await self._settle(self, routes)
 
     async def aclose(self) -> None:
         """
@@ -302,7 +302,7 @@ class Subscription(Listening):
         """
         routes = list(self._routes)
         self.close()
-        await self._settle([route for route in routes if not route.listeners])
+        await self._settle(self, routes)
 
     def __aiter__(self) -> Subscription:
         return self
