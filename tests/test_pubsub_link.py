@@ -111,6 +111,22 @@ async def test_another_event_loop_while_at_home(redis, mpx):
 # Connections
 
 
+async def test_failed_attempt_is_raised_to_each():
+    """All who wait for an attempt that fails have an error of their own."""
+    mpx = Multiplexer("redis://127.0.0.1:1")
+    waiting = [
+        mpx.connect(),
+        mpx.connect(),
+        *(mpx.subscribe("a").add("a") for _ in "12"),
+    ]
+    errors = await guarded(asyncio.gather(*waiting, return_exceptions=True))
+    assert len(set(map(id, errors))) == 4
+    for error in errors:
+        assert isinstance(error, RedisUnavailable)
+        assert isinstance(error.__cause__, OSError)
+    await mpx.aclose()
+
+
 async def test_one_connection(redis, mpx):
     """Any number of subscriptions is one connection."""
     many = [mpx.new_channel_subscription(print) for _ in range(500)]

@@ -132,6 +132,18 @@ async def test_permission_revoked(redis, limited):
         assert redis.call("PUBLISH", "ok2", "x") == 1
 
 
+async def test_permission_revoked_from_two(redis, limited):
+    """Two who read a name that is taken away have an error of their own."""
+    mpx = Multiplexer(limited)
+    async with mpx, mpx.subscribe("ok1") as one, mpx.subscribe("ok1") as two:
+        redis.call("ACL", "SETUSER", "limited", "resetchannels")
+        readers = [guarded(anext(sub)) for sub in (one, two)]
+        errors = await asyncio.gather(*readers, return_exceptions=True)
+    assert [str(error) for error in errors] == [str(errors[0])] * 2
+    assert isinstance(errors[0], NameRefused)
+    assert errors[0] is not errors[1]
+
+
 async def test_refused_name_is_asked_for_again(redis, limited):
     """A refused name is active when Redis lets us and it is added again."""
     async with Multiplexer(limited) as mpx, mpx.subscribe("ok") as sub:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..exceptions import NameRefused, RedisUnavailable, SubscriptionIsClosed
 from .address import Address
-from .connection import Connection, connect
+from .connection import Connection, connect, unavailable
 from .registry import Listener, Registry, Route
 
 __all__ = ["Link"]
@@ -215,7 +215,7 @@ class Link:
             if self._keeper is not None:
                 self._keeper.cancel()
             for key in list(self._waiters):
-                self._wake(key, SubscriptionIsClosed())
+                self._wake(key, SubscriptionIsClosed)
 
     def _is_in_process(self) -> bool:
         return self._home is None or self._home[1] == os.getpid()
@@ -256,14 +256,15 @@ class Link:
                 if not waiters:
                     del self._waiters[key]
 
-    def _wake(self, key: Route | None, error: Exception | None) -> None:
+    def _wake(self, key: Route | None, error: Callable[[], Exception] | None) -> None:
+        """Let who waits go on, or have an error of their own each."""
         for waiter in self._waiters.pop(key, ()):
             if waiter.done():
                 continue
             if error is None:
                 waiter.set_result(None)
             else:
-                waiter.set_exception(error)
+                waiter.set_exception(error())
 
     async def _keep_up(self) -> None:
         loop = asyncio.get_running_loop()
@@ -298,12 +299,13 @@ class Link:
     def _failed(self, error: RedisUnavailable) -> None:
         logger.warning("%r can't connect: %s", self, error)
         cause = error.__cause__
+        assert isinstance(cause, Exception), "connect() says why"
         is_outage = isinstance(cause, OSError) and not isinstance(cause, _ssl.SSLError)
         # An outage passes, and those who wait for a name wait for its end. But it
         # isn't one if there never was a link, or if Redis is there and refuses.
         for key in list(self._waiters):
             if key is None or not (is_outage and self._was_connected):
-                self._wake(key, error)
+                self._wake(key, lambda: unavailable(cause))
 
     def _connected(self, connection: Connection) -> None:
         logger.info("%r is connected", self)

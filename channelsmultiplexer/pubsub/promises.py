@@ -168,7 +168,7 @@ class PromiseSubscription:
         """
         Fail all promises that are outstanding, with :exc:`.PromiseLost`.
         """
-        self._fail(PromiseLost("the promises were cleared"))
+        self._fail(lambda: PromiseLost("the promises were cleared"))
 
     def close(self) -> None:
         """
@@ -178,7 +178,7 @@ class PromiseSubscription:
         if not self.closed:
             self.closed = True
             self._registry.leave(self, self._route)
-            self._fail(SubscriptionIsClosed())
+            self._fail(SubscriptionIsClosed)
             self._forget(self)
 
     def put(self, item: Item, size: int = 0) -> None:
@@ -190,9 +190,9 @@ class PromiseSubscription:
                 if not promise.done():
                     promise.set_result(item[3])
         elif isinstance(event := item[1], Gap):
-            self._fail(PromiseLost(f"the link dropped: {event.error}"))
+            self._fail(lambda: PromiseLost(f"the link dropped: {event.error}"))
         elif isinstance(event, NameRefused):
-            self._fail(event)
+            self._fail(lambda: NameRefused(event.name, event.reply))
 
     # Private
 
@@ -210,10 +210,11 @@ class PromiseSubscription:
         finally:
             promise.cancel()
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: Callable[[], Exception]) -> None:
+        """Fail all promises, each with an error of its own."""
         for promises in list(self._promises.values()):
             for promise in promises:
-                promise.fail(error)
+                promise.fail(error())
         self._promises.clear()
 
     def _discard(self, promise: asyncio.Future[bytes]) -> None:

@@ -371,6 +371,7 @@ def _event(route: Route | None, event: Any) -> Gap | Activation:
         assert route is not None, "a name is what becomes active"
         return Activation(route.name)
     if isinstance(event, NameRefused):
-        raise event
+        # Others who listen have it, too.
+        raise NameRefused(event.name, event.reply)
     assert isinstance(event, Gap), "there are no other events"
     return event
