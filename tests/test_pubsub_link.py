@@ -108,6 +108,30 @@ async def test_another_event_loop_while_at_home(redis, mpx):
         await asyncio.to_thread(asyncio.run, use())
 
 
+async def test_names_in_another_event_loop(redis, mpx):
+    """Names that are added or removed in another event loop stay as they were."""
+    one = mpx.new_channel_subscription(print)
+    one.add("a")
+
+    async def use():
+        for act in (
+            lambda: one.add("b"),
+            lambda: one.add("settled"),
+            lambda: one.remove("a"),
+            lambda: one.close(),
+            lambda: mpx.new_pattern_subscription("p", print),
+        ):
+            with pytest.raises(RuntimeError, match="another event loop"):
+                act()
+
+    async with mpx.subscribe("settled") as sub:
+        await asyncio.to_thread(asyncio.run, use())
+        assert repr(one) == "<ChannelSubscription to 1 channels>"
+        await sub.add("settled, too")
+        assert redis.subscribers("a") == 1
+        assert redis.subscribers("b") == redis.call("PUBSUB", "NUMPAT") == 0
+
+
 # Connections
 
 

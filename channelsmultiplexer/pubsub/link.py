@@ -222,7 +222,7 @@ class Link:
 
     def _changed(self) -> None:
         """Tell Redis, in the next turn: what is undone until then needs no word."""
-        if self._scheduled or self.closed:
+        if self.closed:
             return
         try:
             asyncio.get_running_loop()
@@ -230,7 +230,7 @@ class Link:
         except RuntimeError:
             return
         self._start()
-        if self._connection is not None:
+        if self._connection is not None and not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._flush)
 

@@ -176,8 +176,8 @@ class PromiseSubscription:
         :exc:`.SubscriptionIsClosed`.
         """
         if not self.closed:
-            self.closed = True
             self._registry.leave(self, self._route)
+            self.closed = True
             self._fail(SubscriptionIsClosed)
             self._forget(self)
 
