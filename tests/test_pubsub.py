@@ -164,6 +164,23 @@ async def test_iteration_ends(mpx):
             await second.get()
 
 
+async def test_subscription_that_is_never_entered(mpx):
+    """A subscription that is made and not entered is forgotten."""
+    mpx.subscribe("a")
+    # Private: that nothing grows can't be seen from outside.
+    assert not mpx._subscriptions
+
+
+async def test_entering_after_the_end(redis, mpx):
+    """A subscription that was made before the Multiplexer closed can't be entered."""
+    sub = mpx.subscribe("a")
+    await mpx.aclose()
+    with pytest.raises(SubscriptionIsClosed):
+        await sub.__aenter__()
+    with pytest.raises(SubscriptionIsClosed):
+        mpx.subscribe("a")
+
+
 async def test_canceled_reader_loses_nothing(mpx):
     """A reader that is cancelled while it waits leaves the next message."""
     async with mpx.subscribe("a") as sub:

@@ -92,7 +92,7 @@ class Multiplexer:
         )
         self._registry = self._link.registry
         self._dispatcher = Dispatcher(self._link.is_more_there)
-        # All that are open, in the order in which they were made.
+        # All that are open, in the order in which they were made or entered.
         self._subscriptions: dict[Listening | PromiseSubscription, None] = {}
 
     def __repr__(self) -> str:
@@ -207,9 +207,11 @@ class Multiplexer:
             overflow: ``"drop_oldest"`` or ``"drop_newest"``: what to do when
                 there is no room.
         """
+        if self.closed:
+            raise SubscriptionIsClosed
         names = (channels, tuple(patterns))
         inbox = (self._registry, self._dispatcher, inbox_limit, overflow, self._forget)
-        return self._keep(Subscription(*names, self._link.settle, *inbox))
+        return Subscription(*names, self._link.settle, self._keep, *inbox)
 
     def new_channel_subscription(
         self,

@@ -217,19 +217,22 @@ class Subscription(Listening):
     time; a second is told so by a :exc:`RuntimeError`.
     """
 
-    __slots__ = ("_channels", "_patterns", "_settle", "_waiter")
+    __slots__ = ("_channels", "_keep", "_patterns", "_settle", "_waiter")
 
     def __init__(
         self,
         channels: Iterable[Name],
         patterns: Iterable[Name],
         settle: Callable[[Listener, list[Route]], Awaitable[None]],
+        keep: Callable[[Subscription], Any],
         *listening: Any,
     ) -> None:
         super().__init__(*listening)
         self._channels = channels
         self._patterns = patterns
         self._settle = settle
+        # Called when it is in use: one that is never entered is nobody's concern.
+        self._keep = keep
         # The reader, while nothing waits.
         self._waiter: asyncio.Future[None] | None = None
 
@@ -280,6 +283,7 @@ class Subscription(Listening):
             SubscriptionIsClosed: If it is, also meanwhile.
         """
         routes = self._join(CHANNEL, channels) + self._join(PATTERN, patterns)
+        self._keep(self)
         try:
             await self._settle(self, routes)
         except NameRefused as error:
