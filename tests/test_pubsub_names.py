@@ -162,6 +162,16 @@ async def test_refusal_beside_a_slower_name(limited):
             await guarded(mpx.subscribe("ok1", "bad").__aenter__())
 
 
+async def test_refused_pattern_of_a_channels_name(redis, limited):
+    """A refused pattern is left, and not the channel of the same name."""
+    async with Multiplexer(limited) as mpx, mpx.subscribe("ok") as sub:
+        # ACL asks that a pattern is allowed as it is written.
+        with pytest.raises(NameRefused, match="ok1"):
+            await sub.add("ok1", patterns=["ok1"])
+        async with mpx.subscribe("ok2"):
+            assert redis.subscribers("ok1") == 1
+
+
 async def test_refusal_before_anybody_waits(limited, caplog):
     """Who waits for a name that Redis has already refused isn't left to wait."""
     async with Multiplexer(limited) as mpx:

@@ -287,7 +287,8 @@ class Subscription(Listening):
         try:
             await self._settle(self, routes)
         except NameRefused as error:
-            self._leave([route for route in routes if route.name == error.name])
+            refused = [route for route in routes if route.refusal is not None]
+            self._leave([route for route in refused if route.name == error.name])
             raise
         if self.closed:
             raise SubscriptionIsClosed
