@@ -125,18 +125,29 @@ class PromiseSubscription:
             raise SubscriptionIsClosed
 
     async def wait_for_new_promise(
-        self, suffix: Name, timeout: float | None = None
+        self,
+        suffix: Name = b"",
+        timeout: float | None = None,
+        *,
+        prefix: Name = b"",
     ) -> Promise:
         """
         Promise a message as soon as the subscription is active.
 
         The promise's time runs from then on. Raises what
         :meth:`wait_for_activation` does.
+
+        Args:
+            suffix: The rest of the channel's name.
+
+            timeout: Seconds from then; :obj:`None` for ever.
+
+            prefix: What the page about RedisMPX calls *suffix* here.
         """
         while True:
             await self.wait_for_activation()
             try:
-                return self.new_promise(suffix, timeout)
+                return self.new_promise(suffix or prefix, timeout)
             # The link dropped between its activation and our turn.
             except InactiveSubscription:
                 continue

@@ -166,22 +166,22 @@ class ChannelSubscription(Callback):
     def __repr__(self) -> str:
         return f"<ChannelSubscription to {len(self._routes)} channels>"
 
-    def add(self, *channels: Name) -> None:
+    def add(self, channel: Name, *more: Name) -> None:
         """
-        Listen to more channels; to those that it listens to, nothing happens.
+        Listen to one more channel, or several. One that it has stays as it is.
 
         Raises:
             SubscriptionIsClosed: If it is.
         """
-        self._join(CHANNEL, channels)
+        self._join(CHANNEL, (channel, *more))
 
-    def remove(self, *channels: Name) -> None:
+    def remove(self, channel: Name, *more: Name) -> None:
         """
         Stop listening to channels: none of their messages comes any more.
 
         Unknown ones are ignored.
         """
-        self._leave(self._find(CHANNEL, channels))
+        self._leave(self._find(CHANNEL, (channel, *more)))
 
     def clear(self) -> None:
         """
