@@ -213,6 +213,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def _hang_up(self) -> None:
         peer = self._transport.get_extra_info("socket")
+        # uvloop has closed it with its event loop.
+        if peer is None:
+            return
         # By a socket of our own: uvloop's has no shutdown().
         with (
             contextlib.suppress(OSError),
