@@ -92,6 +92,8 @@ class Multiplexer:
         )
         self._registry = self._link.registry
         self._dispatcher = Dispatcher(self._link.is_more_there)
+        # What subscriptions call, bound once: a bound method takes 64 bytes.
+        self._calls = (self._link.settle, self._keep, self._forget)
         # All that are open, in the order in which they were made or entered.
         self._subscriptions: dict[Listening | PromiseSubscription, None] = {}
 
@@ -209,9 +211,10 @@ class Multiplexer:
         """
         if self.closed:
             raise SubscriptionIsClosed
+        settle, keep, forget = self._calls
         names = (channels, tuple(patterns))
-        inbox = (self._registry, self._dispatcher, inbox_limit, overflow, self._forget)
-        return Subscription(*names, self._link.settle, self._keep, *inbox)
+        inbox = (self._registry, self._dispatcher, inbox_limit, overflow, forget)
+        return Subscription(*names, settle, keep, *inbox)
 
     def new_channel_subscription(
         self,
@@ -245,7 +248,8 @@ class Multiplexer:
             overflow: As :meth:`subscribe`'s.
         """
         callbacks = (on_message, on_disconnect, on_activation, on_gap)
-        inbox = (self._registry, self._dispatcher, inbox_limit, overflow, self._forget)
+        *_, forget = self._calls
+        inbox = (self._registry, self._dispatcher, inbox_limit, overflow, forget)
         return self._keep(ChannelSubscription(*callbacks, *inbox))
 
     # As the page about RedisMPX has it.
@@ -269,7 +273,8 @@ class Multiplexer:
         is given the channel, not the pattern.
         """
         callbacks = (on_message, on_disconnect, on_activation, on_gap)
-        inbox = (self._registry, self._dispatcher, inbox_limit, overflow, self._forget)
+        *_, forget = self._calls
+        inbox = (self._registry, self._dispatcher, inbox_limit, overflow, forget)
         return self._keep(PatternSubscription(pattern, *callbacks, *inbox))
 
     new_pattern_subcription = new_pattern_subscription
