@@ -13,7 +13,9 @@ import stat
 import pytest
 
 import redis_server
+from channelsmultiplexer.pubsub import Multiplexer
 from puppets import Puppets
+from recorder import Recorder
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -57,6 +59,23 @@ def redis(redis_process):
     redis_process.call(
         "ACL", "SETUSER", "default", "reset", "on", "nopass", "+@all", "~*", "&*"
     )
+
+
+@pytest.fixture
+async def mpx(redis):
+    """
+    Return a Multiplexer with a link.
+    """
+    async with Multiplexer(redis.url) as mpx:
+        yield mpx
+
+
+@pytest.fixture
+def recorder():
+    """
+    Return callbacks that note what they are told.
+    """
+    return Recorder()
 
 
 def open_sockets():

@@ -169,13 +169,14 @@ IMPORTS = {
         {"listening", "multiplexer", "registry", "subscriptions"},
         set(),
     ),
+    "pubsub.link": ({"address", "connection", "exceptions", "registry"}, set()),
     "pubsub.listening": ({"connection", "exceptions", "registry"}, set()),
     "pubsub.multiplexer": (
         {
             "address",
             "backoff",
-            "connection",
             "exceptions",
+            "link",
             "listening",
             "promises",
             "registry",

@@ -54,6 +54,7 @@ FILES = {
     "pubsub/address.py",
     "pubsub/connection.py",
     "pubsub/consumer.py",
+    "pubsub/link.py",
     "pubsub/listening.py",
     "pubsub/multiplexer.py",
     "pubsub/promises.py",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import signal
 
 import pytest
 
@@ -16,23 +17,11 @@ from channelsmultiplexer.pubsub import (
     Activation,
     Gap,
     Multiplexer,
+    RedisUnavailable,
     SubscriptionIsClosed,
 )
-from recorder import Recorder, guarded
-
-
-@pytest.fixture
-async def mpx(redis):
-    """
-    Return a Multiplexer with a link.
-    """
-    async with Multiplexer(redis.url) as mpx:
-        yield mpx
-
-
-@pytest.fixture
-def recorder():
-    return Recorder()
+from recorder import guarded
+from redis_server import server
 
 
 async def test_remove_before_activation(redis, mpx, recorder):
@@ -125,6 +114,25 @@ async def test_close_wakes_waiters(redis):
     for task in tasks:
         with pytest.raises(SubscriptionIsClosed):
             await guarded(task)
+
+
+async def test_server_that_takes_nothing():
+    """What a silent server doesn't take goes with the link, and publishers are told
+    (RedisMPX's write_command never drains).
+    """
+    ping = {"ping_interval": 0.05, "ping_timeout": 0.05, "timeout": 0.2}
+    with server() as silent:
+        mpx = Multiplexer(silent.url, **ping)
+        async with mpx, mpx.subscribe() as sub:
+            silent.signal(signal.SIGSTOP)
+            # More than the system's buffers take.
+            publishing = [mpx.publish("a", bytes(1_000_000)) for _ in range(20)]
+            told = await guarded(asyncio.gather(*publishing, return_exceptions=True))
+            assert [type(error) for error in told] == [RedisUnavailable] * 20
+            assert isinstance(await guarded(sub.get()), Gap)
+            silent.signal(signal.SIGCONT)
+            await guarded(mpx.connected_event.wait())
+            assert await guarded(mpx.publish("a", "1")) == 0
 
 
 async def test_slow_on_disconnect(redis, mpx, recorder):

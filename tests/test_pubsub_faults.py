@@ -13,7 +13,7 @@ import pytest
 import redis.asyncio as aioredis
 
 from channelsmultiplexer.pubsub import Activation, Gap, Multiplexer, RedisUnavailable
-from recorder import Recorder, guarded
+from recorder import guarded
 from redis_server import debian_server, free_port, sentinel, server
 from requirement import program
 
@@ -25,11 +25,6 @@ def doomed():
     """
     with server("--enable-debug-command", "yes") as one:
         yield one
-
-
-@pytest.fixture
-def recorder():
-    return Recorder()
 
 
 async def until(subscription, kind):

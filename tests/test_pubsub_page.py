@@ -17,7 +17,7 @@ from channelsmultiplexer.pubsub import (
     Multiplexer,
     SubscriptionIsClosed,
 )
-from recorder import Recorder, guarded
+from recorder import guarded
 
 
 @pytest.fixture
@@ -28,11 +28,6 @@ async def mpx(redis):
     mpx = Multiplexer(redis.url)
     yield mpx
     await mpx.aclose()
-
-
-@pytest.fixture
-def recorder():
-    return Recorder()
 
 
 @pytest.mark.parametrize(
@@ -76,6 +71,21 @@ def test_parameters(method, parameters):
     """The arguments have the page's names, in its order."""
     names = list(inspect.signature(getattr(Multiplexer, method)).parameters)
     assert names[1 : 1 + len(parameters)] == parameters
+
+
+async def test_keywords(mpx, recorder):
+    """The methods' arguments have the page's names, too."""
+    channel_sub = mpx.new_channel_subscription(*recorder.callbacks)
+    channel_sub.add(channel="a")
+    assert await recorder.next() == ("active", b"a")
+    channel_sub.remove(channel="a")
+    promise_sub = mpx.new_promise_subscription(prefix="hello-")
+    p = await guarded(promise_sub.wait_for_new_promise(prefix="world"))
+    await mpx.publish("a", "not listened to")
+    await mpx.publish("hello-world", "x")
+    assert await guarded(p) == b"x"
+    assert recorder.events.empty()
+    promise_sub.new_promise(suffix="world", timeout=10).cancel()
 
 
 async def test_multiplexer_example(redis, mpx, recorder):

@@ -136,7 +136,7 @@ async def drop(one, mpx, allowed):
     """Drop the link, after a change of what is allowed."""
     await guarded(mpx.connected_event.wait())
     # Private: nothing public says which link it is that has ended.
-    lost = mpx._connection.lost
+    lost = mpx._link._connection.lost
     one.call("ACL", "SETUSER", "default", "resetchannels", *allowed)
     one.call("CLIENT", "KILL", "USER", "default", "SKIPME", "yes")
     await guarded(asyncio.shield(lost))

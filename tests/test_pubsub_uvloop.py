@@ -5,10 +5,12 @@ The Redis hop on uvloop's event loop, which Uvicorn takes where it is installed.
 from __future__ import annotations
 
 import signal
+import warnings
 
 import pytest
 
 from channelsmultiplexer.pubsub import Gap, Multiplexer, RedisUnavailable
+from guard import blocked
 from recorder import guarded
 from redis_server import server
 from requirement import missing
@@ -38,6 +40,28 @@ def test_close(redis):
                 pass
 
     uvloop.run(close())
+
+
+def test_close_after_the_event_loop(redis):
+    """What is open when its event loop is closed can be closed after it."""
+
+    async def open_all():
+        mpx = Multiplexer(redis.url)
+        sub = await mpx.subscribe("a").__aenter__()
+        await guarded(sub.get())
+        await blocked(sub.get())
+        return mpx, sub
+
+    loop = uvloop.new_event_loop()
+    closables = loop.run_until_complete(open_all())
+    with warnings.catch_warnings():
+        # uvloop warns of what it closes; as an error, that would leave it open.
+        warnings.simplefilter("ignore", ResourceWarning)
+        loop.close()
+    for closable in closables:
+        closable.close()
+        assert closable.closed
+    assert not redis.clients()
 
 
 def test_failed_login(redis):

@@ -16,7 +16,7 @@ from ..exceptions import RedisUnavailable
 from .address import Address, Login
 from .registry import CHANNEL, Command, Registry, Route
 
-__all__ = ["Connection", "connect"]
+__all__ = ["Connection", "connect", "unavailable"]
 
 # How much is read at once. With 256 kB, as asyncio reads by itself, a message costs
 # a sixth more CPU: replies that wait leave the processor's cache.
@@ -87,7 +87,7 @@ class Connection(asyncio.BufferedProtocol):
         """
         answer = self._loop.create_future()
         if self.lost.done():
-            answer.set_exception(_unavailable(self.lost.result()))
+            answer.set_exception(unavailable(self.lost.result()))
         else:
             self._expected.append(answer)
             self._transport.write(_packed(words))
@@ -188,7 +188,7 @@ class Connection(asyncio.BufferedProtocol):
             self._timer.cancel()
         for expected in self._expected:
             if isinstance(expected, asyncio.Future) and not expected.done():
-                expected.set_exception(_unavailable(error))
+                expected.set_exception(unavailable(error))
         self._expected.clear()
 
     # Private
@@ -213,6 +213,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def _hang_up(self) -> None:
         peer = self._transport.get_extra_info("socket")
+        # uvloop has closed it with its event loop.
+        if peer is None:
+            return
         # By a socket of our own: uvloop's has no shutdown().
         with (
             contextlib.suppress(OSError),
@@ -303,24 +306,27 @@ async def connect(address: Address, registry: Registry, timeout: float) -> Conne
         if isinstance(error, asyncio.TimeoutError):
             error = TimeoutError(f"no login within {timeout} seconds")
         if isinstance(error, Exception):
-            unavailable = _unavailable(error)
-            raise unavailable from unavailable.__cause__
+            failure = unavailable(error)
+            raise failure from failure.__cause__
         raise
     return connection
+
+
+def unavailable(error: Exception) -> RedisUnavailable:
+    """
+    Return what to raise for an error that ends or prevents a connection.
+    """
+    if isinstance(error, RedisUnavailable):
+        return error
+    failure = RedisUnavailable(f"{type(error).__name__}: {error}")
+    failure.__cause__ = error
+    return failure
 
 
 def _packed(words: tuple[str | bytes, ...]) -> bytes:
     # The stub says that a command is a single word.
     packed: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]
     return packed
-
-
-def _unavailable(error: Exception) -> RedisUnavailable:
-    if isinstance(error, RedisUnavailable):
-        return error
-    unavailable = RedisUnavailable(f"{type(error).__name__}: {error}")
-    unavailable.__cause__ = error
-    return unavailable
 
 
 def _retrieve(answer: asyncio.Future[Any]) -> None:

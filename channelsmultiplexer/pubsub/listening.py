@@ -250,8 +250,8 @@ class Listening:
         End the subscription. What waits is dropped.
         """
         if not self.closed:
-            self.closed = True
             self._leave(list(self._routes))
+            self.closed = True
             self._hold([])
             collections.deque(self._unread, maxlen=0)
             self._forget(self)
@@ -288,10 +288,10 @@ class Listening:
 
     def _leave(self, routes: list[Route]) -> None:
         gone = dict.fromkeys(route for route in routes if route in self._routes)
-        self._drop(gone)
         for route in gone:
-            self._routes = left(self._routes, route)
             self._registry.leave(self, route)
+            self._routes = left(self._routes, route)
+        self._drop(gone)
 
     def _find(self, kind: Kind, names: Iterable[Name]) -> list[Route]:
         found = (self._registry.find(kind, encoded(name)) for name in names)

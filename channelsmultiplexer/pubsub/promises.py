@@ -17,7 +17,7 @@ from ..exceptions import (
     SubscriptionIsClosed,
 )
 from .listening import Gap
-from .registry import PATTERN, Item, Name, Registry, Route, Waiting, encoded
+from .registry import PATTERN, Item, Listener, Name, Registry, Route, Waiting, encoded
 
 __all__ = ["Promise", "PromiseSubscription"]
 
@@ -61,7 +61,7 @@ class PromiseSubscription:
         registry: Registry,
         prefix: Name,
         publish: Callable[[Name, Name], Awaitable[int]],
-        settle: Callable[[list[Route]], Awaitable[None]],
+        settle: Callable[[Listener, list[Route]], Awaitable[None]],
         forget: Callable[[Any], None],
     ) -> None:
         self._registry = registry
@@ -120,23 +120,34 @@ class PromiseSubscription:
         """
         if self.closed:
             raise SubscriptionIsClosed
-        await asyncio.wait_for(self._settle([self._route]), timeout)
+        await asyncio.wait_for(self._settle(self, [self._route]), timeout)
         if self.closed:
             raise SubscriptionIsClosed
 
     async def wait_for_new_promise(
-        self, suffix: Name, timeout: float | None = None
+        self,
+        suffix: Name = b"",
+        timeout: float | None = None,
+        *,
+        prefix: Name = b"",
     ) -> Promise:
         """
         Promise a message as soon as the subscription is active.
 
         The promise's time runs from then on. Raises what
         :meth:`wait_for_activation` does.
+
+        Args:
+            suffix: The rest of the channel's name.
+
+            timeout: Seconds from then; :obj:`None` for ever.
+
+            prefix: What the page about RedisMPX calls *suffix* here.
         """
         while True:
             await self.wait_for_activation()
             try:
-                return self.new_promise(suffix, timeout)
+                return self.new_promise(suffix or prefix, timeout)
             # The link dropped between its activation and our turn.
             except InactiveSubscription:
                 continue
@@ -168,7 +179,7 @@ class PromiseSubscription:
         """
         Fail all promises that are outstanding, with :exc:`.PromiseLost`.
         """
-        self._fail(PromiseLost("the promises were cleared"))
+        self._fail(lambda: PromiseLost("the promises were cleared"))
 
     def close(self) -> None:
         """
@@ -176,9 +187,9 @@ class PromiseSubscription:
         :exc:`.SubscriptionIsClosed`.
         """
         if not self.closed:
-            self.closed = True
             self._registry.leave(self, self._route)
-            self._fail(SubscriptionIsClosed())
+            self.closed = True
+            self._fail(SubscriptionIsClosed)
             self._forget(self)
 
     def put(self, item: Item, size: int = 0) -> None:
@@ -190,9 +201,9 @@ class PromiseSubscription:
                 if not promise.done():
                     promise.set_result(item[3])
         elif isinstance(event := item[1], Gap):
-            self._fail(PromiseLost(f"the link dropped: {event.error}"))
+            self._fail(lambda: PromiseLost(f"the link dropped: {event.error}"))
         elif isinstance(event, NameRefused):
-            self._fail(event)
+            self._fail(lambda: NameRefused(event.name, event.reply))
 
     # Private
 
@@ -210,10 +221,11 @@ class PromiseSubscription:
         finally:
             promise.cancel()
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: Callable[[], Exception]) -> None:
+        """Fail all promises, each with an error of its own."""
         for promises in list(self._promises.values()):
             for promise in promises:
-                promise.fail(error)
+                promise.fail(error())
         self._promises.clear()
 
     def _discard(self, promise: asyncio.Future[bytes]) -> None:

@@ -172,9 +172,10 @@ class Registry:
     All names of one connection.
 
     Args:
-        changed: Called when there is something to tell Redis.
+        changed: Called before a name changes that Redis is to be told of. If it
+            raises, nothing changes.
 
-        settled: Called with a route that became active, was given up, or was
+        settled: Called with a route that became active, was left, given up, or
             refused.
     """
 
@@ -210,6 +211,7 @@ class Registry:
         One that has them already changes nothing, save that a name which Redis
         refused is asked for again.
         """
+        self._changed()
         names = self._names(kind)
         route = names.get(name)
         if route is None:
@@ -218,19 +220,24 @@ class Registry:
             route.listeners = joined(route.listeners, listener)
             if route.active:
                 listener.put((route, ACTIVATED))
-        self._touch(route)
+        if not route.subscribed:
+            route.refusal = None
+            self._dirty[route] = None
         return route
 
     def leave(self, listener: Listener, route: Route) -> None:
         """
         Let a listener have no more messages of a name.
         """
+        is_last = len(route.listeners) == 1
+        if is_last and route.subscribed:
+            self._changed()
+            self._dirty[route] = None
         route.listeners = left(route.listeners, listener)
-        if not route.listeners:
-            self._touch(route)
-            # Refused, or there is no link: Redis need not be told.
-            if not route.subscribed:
-                self._drop(route)
+        # Refused, or there is no link: Redis need not be told.
+        if is_last and not route.subscribed:
+            self._drop(route)
+        self._settled(route)
 
     # What the connection asks
 
@@ -317,12 +324,6 @@ class Registry:
 
     def _names(self, kind: Kind) -> dict[bytes, Route]:
         return self.channels if kind is CHANNEL else self.patterns
-
-    def _touch(self, route: Route) -> None:
-        if bool(route.listeners) != route.subscribed:
-            route.refusal = None
-            self._dirty[route] = None
-            self._changed()
 
     def _commands(
         self, kind: Kind, wanted: bool, routes: list[Route]

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from ..exceptions import NameRefused, SubscriptionIsClosed
 from .listening import NOTHING, Activation, Gap, Listening, Message, current_task
-from .registry import ACTIVATED, CHANNEL, PATTERN, Name, Route
+from .registry import ACTIVATED, CHANNEL, PATTERN, Listener, Name, Route
 
 __all__ = [
     "ChannelSubscription",
@@ -166,22 +166,22 @@ class ChannelSubscription(Callback):
     def __repr__(self) -> str:
         return f"<ChannelSubscription to {len(self._routes)} channels>"
 
-    def add(self, *channels: Name) -> None:
+    def add(self, channel: Name, *more: Name) -> None:
         """
-        Listen to more channels; to those that it listens to, nothing happens.
+        Listen to one more channel, or several. One that it has stays as it is.
 
         Raises:
             SubscriptionIsClosed: If it is.
         """
-        self._join(CHANNEL, channels)
+        self._join(CHANNEL, (channel, *more))
 
-    def remove(self, *channels: Name) -> None:
+    def remove(self, channel: Name, *more: Name) -> None:
         """
         Stop listening to channels: none of their messages comes any more.
 
         Unknown ones are ignored.
         """
-        self._leave(self._find(CHANNEL, channels))
+        self._leave(self._find(CHANNEL, (channel, *more)))
 
     def clear(self) -> None:
         """
@@ -217,19 +217,22 @@ class Subscription(Listening):
     time; a second is told so by a :exc:`RuntimeError`.
     """
 
-    __slots__ = ("_channels", "_patterns", "_settle", "_waiter")
+    __slots__ = ("_channels", "_keep", "_patterns", "_settle", "_waiter")
 
     def __init__(
         self,
         channels: Iterable[Name],
         patterns: Iterable[Name],
-        settle: Callable[[list[Route]], Awaitable[None]],
+        settle: Callable[[Listener, list[Route]], Awaitable[None]],
+        keep: Callable[[Subscription], Any],
         *listening: Any,
     ) -> None:
         super().__init__(*listening)
         self._channels = channels
         self._patterns = patterns
         self._settle = settle
+        # Called when it is in use: one that is never entered is nobody's concern.
+        self._keep = keep
         # The reader, while nothing waits.
         self._waiter: asyncio.Future[None] | None = None
 
@@ -280,10 +283,12 @@ class Subscription(Listening):
             SubscriptionIsClosed: If it is, also meanwhile.
         """
         routes = self._join(CHANNEL, channels) + self._join(PATTERN, patterns)
+        self._keep(self)
         try:
-            await self._settle(routes)
+            await self._settle(self, routes)
         except NameRefused as error:
-            self._leave([route for route in routes if route.name == error.name])
+            refused = [route for route in routes if route.refusal is not None]
+            self._leave([route for route in refused if route.name == error.name])
             raise
         if self.closed:
             raise SubscriptionIsClosed
@@ -294,7 +299,7 @@ class Subscription(Listening):
         """
         routes = self._find(CHANNEL, channels) + self._find(PATTERN, patterns)
         self._leave(routes)
-        await self._settle([route for route in routes if not route.listeners])
+        await self._settle(self, routes)
 
     async def aclose(self) -> None:
         """
@@ -302,7 +307,7 @@ class Subscription(Listening):
         """
         routes = list(self._routes)
         self.close()
-        await self._settle([route for route in routes if not route.listeners])
+        await self._settle(self, routes)
 
     def __aiter__(self) -> Subscription:
         return self
@@ -371,6 +376,7 @@ def _event(route: Route | None, event: Any) -> Gap | Activation:
         assert route is not None, "a name is what becomes active"
         return Activation(route.name)
     if isinstance(event, NameRefused):
-        raise event
+        # Others who listen have it, too.
+        raise NameRefused(event.name, event.reply)
     assert isinstance(event, Gap), "there are no other events"
     return event
