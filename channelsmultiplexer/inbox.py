@@ -362,14 +362,6 @@ class Mailbox(Generic[T]):
             self.wake()
             self.made_room()
 
-    def lift(self) -> None:
-        """
-        Let a writer that would wait put without a limit from now on.
-        """
-        if self.overflow == "block" and not self.closed:
-            self.limit = sys.maxsize
-            self.made_room()
-
     # The reader
 
     async def wait(self, timeout: float | None = None) -> None:
