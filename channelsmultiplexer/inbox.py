@@ -222,7 +222,7 @@ class Inbox(Generic[T]):
 
 class Mailbox(Generic[T]):
     """
-    A bounded, closable queue with one reader, for a writer who serves many.
+    A bounded, closable queue with one reader, for writers who serve many.
 
     It counts items, not their sizes, and has a policy for when it is full.
     ``items`` and ``getter`` are public because a writer in a hurry appends and wakes
@@ -252,6 +252,7 @@ class Mailbox(Generic[T]):
         "overflow",
         "received",
         "room",
+        "writers",
     )
 
     def __init__(self, limit: int = 0, overflow: Overflow = "drop_oldest") -> None:
@@ -272,8 +273,9 @@ class Mailbox(Generic[T]):
         self.getter: asyncio.Future[None] | None = None
         # What the reader gets after the last item.
         self._ending: BaseException | None = None
-        # Where a writer waits.
+        # Where writers wait, and how many do.
         self.room: asyncio.Future[None] | None = None
+        self.writers = 0
 
     # The writer
 
@@ -296,23 +298,25 @@ class Mailbox(Generic[T]):
             elif self.overflow != "drop_newest":
                 self.items.popleft()
             lost = 1
-        self.received += 1
         if self.closed or (lost and self.overflow == "drop_newest"):
+            self.received += 1
             lost = 1
         else:
-            self.items.append(item)
-            if self.getter is not None:
-                self.wake()
+            self._append(item)
         self.dropped += lost
         return not lost
 
-    async def put(self, item: T) -> bool:
+    async def put(self, item: T, hurry: asyncio.Future[None] | None = None) -> bool:
         """
         Add an item, once a reader that is only late has had its turn.
 
         One burst of the network can bring more than the limit before any reader
         runs, so this lets the event loop turn once before the policy applies.
         Canceling it adds nothing.
+
+        Args:
+            hurry: Once that is done it waits for no room, and adds the item whatever
+                the limit.
 
         Returns:
             If nothing was lost.
@@ -322,9 +326,17 @@ class Mailbox(Generic[T]):
         while self.overflow == "block" and len(self.items) >= self.limit:
             if self.closed:
                 break
-            assert self.room is None or self.room.done(), "one writer at a time"
-            self.room = asyncio.get_running_loop().create_future()
-            await self.room
+            if hurry is not None and hurry.done():
+                self._append(item)
+                return True
+            if self.room is None:
+                self.room = asyncio.get_running_loop().create_future()
+            waiting = {self.room, hurry} if hurry is not None else {self.room}
+            self.writers += 1
+            try:
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                self.writers -= 1
         return self.put_nowait(item)
 
     def wake(self) -> None:
@@ -348,14 +360,6 @@ class Mailbox(Generic[T]):
             self.limit = 0
             self._ending = ending
             self.wake()
-            self.made_room()
-
-    def lift(self) -> None:
-        """
-        Let a writer that would wait put without a limit from now on.
-        """
-        if self.overflow == "block" and not self.closed:
-            self.limit = sys.maxsize
             self.made_room()
 
     # The reader
@@ -407,7 +411,7 @@ class Mailbox(Generic[T]):
 
     def made_room(self) -> None:
         """
-        Tell a writer that waits to look again.
+        Tell the writers that wait to look again.
         """
         if self.room is not None:
             if not self.room.done():
@@ -417,9 +421,9 @@ class Mailbox(Generic[T]):
     @property
     def waiting(self) -> int:
         """
-        How many items wait, the one included that a writer waits with.
+        How many items wait, those included that writers wait with.
         """
-        return len(self.items) + (self.room is not None)
+        return len(self.items) + self.writers
 
     def discard(self) -> None:
         """
@@ -428,3 +432,11 @@ class Mailbox(Generic[T]):
         self.dropped += len(self.items)
         self.items.clear()
         self.made_room()
+
+    # Private
+
+    def _append(self, item: T) -> None:
+        self.received += 1
+        self.items.append(item)
+        if self.getter is not None:
+            self.wake()

@@ -52,6 +52,7 @@ IMPORTS = {
             "inbox",
             "limits",
             "link",
+            "opener",
             "processors",
             "supervisor",
             "transports",
@@ -63,12 +64,14 @@ IMPORTS = {
     "client.filters": (set(), set()),
     "client.limits": (set(), set()),
     "client.link": ({"connection", "limits", "renewal"}, set()),
+    "client.liveness": ({"link", "transports"}, set()),
     "client.memory": ({"inbox"}, {"websockets"}),
     "client.multiplex": (
         {
             "channels",
             "connection",
             "dialects",
+            "envelope",
             "events",
             "filters",
             "inbox",
@@ -80,6 +83,7 @@ IMPORTS = {
         },
         set(),
     ),
+    "client.opener": ({"exceptions", "link", "processors", "transports"}, set()),
     "client.processors": (set(), {"msgspec"}),
     "client.renewal": (set(), set()),
     "client.requests": (
@@ -110,6 +114,7 @@ IMPORTS = {
             "requests",
             "subscriptions",
             "supervisor",
+            "transports",
         },
         {"msgspec"},
     ),
@@ -128,7 +133,7 @@ IMPORTS = {
         {"msgspec"},
     ),
     "client.supervisor": (
-        {"events", "exceptions", "link", "renewal", "transports"},
+        {"events", "exceptions", "link", "liveness", "renewal", "transports"},
         set(),
     ),
     "client.transports": ({"exceptions"}, {"websockets"}),

@@ -326,4 +326,4 @@ async def test_callbacks():
         await within(next_event(events, "connected"))
         assert heard == ["connected", "connected"]
         await client.close()
-        assert [e.name async for e in events] == ["closed"]
+        assert [e.name async for e in events] == ["gap", "closed"]

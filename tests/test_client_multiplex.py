@@ -272,6 +272,14 @@ async def test_closed_subscriptions_are_forgotten():
         assert [r() for r in references] == [None, None]
 
 
+def test_mistakes_of_a_dialect():
+    """What a dialect has no use for is refused at construction, as no batch is."""
+    with pytest.raises(ValueError, match="messages of its own"):
+        Multiplex("ws://x", dialect="v1", subscribe_msg=str)
+    with pytest.raises(ValueError, match="1 or more"):
+        Multiplex("ws://x", batch_size=0)
+
+
 async def test_mistakes():
     """Arguments that contradict one another are refused at construction."""
     with pytest.raises(ValueError, match="both"):

@@ -15,6 +15,7 @@ from channelsmultiplexer.client import (
 from feed import (
     PATIENCE,
     Feed,
+    Pinged,
     assert_conserved,
     next_event,
     within,
@@ -113,6 +114,40 @@ async def test_backpressure(transport):
         for _ in range(1000):
             assert len((await slow.recv(PATIENCE))["data"]) == 32_768
         await within(sending)
+
+
+async def test_lost_while_blocked(transport):
+    """A link that is lost while its reader sends comes back; what came is kept."""
+    options = {"transport": transport, "heartbeat": None}
+    async with Feed() as feed, feed.client(**options) as mux:
+        slow = await mux.subscribe("a", limit=3, overflow="block")
+        await publish_many(feed, 50)
+        feed.sockets[0].transport.abort()
+        await within(send_until(mux, feed))
+        got = [(await slow.recv(PATIENCE))["data"] for _ in range(5)]
+        assert got == [0, 1, 2, 3, 4]
+        assert_conserved(mux.stats())
+
+
+async def send_until(mux, feed):
+    while not feed.sockets[1:]:
+        await mux.send("are you there?")
+        # What is sent to nobody comes back as an error, by the network.
+        await asyncio.sleep(0.001)
+
+
+async def test_heartbeat_while_blocked(transport):
+    """Heartbeats leave a link alone whose messages wait for their reader."""
+    often = {"heartbeat": 0.01, "transport": transport, "compression": None}
+    async with Feed(create_connection=Pinged) as feed, feed.client(**often) as mux:
+        slow = await mux.subscribe("a", limit=3, overflow="block")
+        # More than the transport takes: a pong is behind it.
+        await publish_many(feed, 50)
+        for _ in range(5):
+            await within(feed.sockets[0].pings.acquire())
+        got = [(await slow.recv(PATIENCE))["data"] for _ in range(50)]
+        assert got == list(range(50))
+        assert mux.stats().connection_stats["connections"] == 1
 
 
 async def test_close_while_blocked():

@@ -16,6 +16,8 @@ from channelsmultiplexer.client.filters import Filters
 from channelsmultiplexer.client.limits import Limiter
 from channelsmultiplexer.client.renewal import Overlap
 from channelsmultiplexer.inbox import Mailbox
+from feed import PATIENCE
+from guard import blocked
 
 
 class Clock:
@@ -219,6 +221,40 @@ async def test_mailbox_backlog():
     few = await read_all(Mailbox(), batches=1000, size=100)
     # A list that loses its first item moves all the others: fifty times as long.
     assert await read_all(Mailbox(), batches=1, size=100_000) < 10 * few
+
+
+async def test_mailbox_writers():
+    """Several writers may wait; each goes on when there is room."""
+    box = Mailbox(1, "block")
+    await box.put(0)
+    writers = [await blocked(box.put(i)) for i in (1, 2)]
+    assert box.waiting == 3
+    assert sorted([await box.get(PATIENCE) for _ in range(3)]) == [0, 1, 2]
+    assert await asyncio.gather(*writers) == [True, True]
+    assert box.waiting == 0
+
+
+async def test_mailbox_writer_is_cancelled():
+    """A writer that is cancelled while it waits adds nothing, and stops nobody."""
+    box = Mailbox(1, "block")
+    await box.put(0)
+    first, second = [await blocked(box.put(i)) for i in (1, 2)]
+    first.cancel()
+    await asyncio.wait({first})
+    assert box.waiting == 2
+    assert [await box.get(PATIENCE) for _ in range(2)] == [0, 2]
+    assert await second
+
+
+async def test_mailbox_hurry():
+    """A writer in a hurry adds over the limit, also if it waits already."""
+    box, hurry = Mailbox(1, "block"), asyncio.get_running_loop().create_future()
+    await box.put(0)
+    writer = await blocked(box.put(1, hurry))
+    hurry.set_result(None)
+    assert await writer
+    assert await box.put(2, hurry)
+    assert [await box.get() for _ in range(3)] == [0, 1, 2]
 
 
 async def test_mailbox_blocked_writer():

@@ -160,30 +160,32 @@ async def test_server_pings(transport):
 
 async def test_options_are_its_own():
     """Each connection has the pings and the headers that it was given (N8)."""
-    server, given = MemoryServer(), []
-
-    # What a transport was told; to see it do so would take half a minute.
-    async def connect(uri, **options):
-        names = ("ping_interval", "ping_timeout", "additional_headers")
-        given.append(tuple(options[name] for name in names))
-        return await server.connect(uri, **options)
-
-    for options in (
-        {"heartbeat": 7, "headers": {"a": "1"}},
-        {"heartbeat": 7, "ping_timeout": 3, "headers": {"a": "2"}},
-        {},
+    beats = {"heartbeat": 0.01, "ping_timeout": PATIENCE, "headers": {"a": "1"}}
+    async with (
+        Feed(create_connection=Pinged) as feed,
+        connection(feed, **beats),
+        connection(feed, headers={"a": "2"}),
     ):
-        async with Connection("ws://test", transport=connect, **options):
-            pass
-    assert given == [(7, 7, {"a": "1"}), (7, 3, {"a": "2"}), (20, 20, None)]
+        for _ in range(3):
+            await within(feed.sockets[0].pings.acquire())
+        assert feed.sockets[1].pings.locked()
+        assert [r.headers["a"] for r in feed.requests] == ["1", "2"]
 
 
-async def test_unknown_option():
+async def test_unknown_option(transport):
     """An option that does nothing isn't taken (J16)."""
-    async with Feed() as feed:
-        client = connection(feed, buffer=1000)
-        with pytest.raises(Closed, match="buffer"):
-            await client.connect(timeout=PATIENCE)
+    with pytest.raises(TypeError, match="buffer"):
+        Connection("ws://test", transport=transport, buffer=1000)
+
+
+@pytest.mark.parametrize("seconds", [-1, 0, float("nan")])
+@pytest.mark.parametrize(
+    "name", ["heartbeat", "message_timeout", "open_timeout", "overlap", "renew_after"]
+)
+async def test_seconds_that_cannot_be(name, seconds):
+    """Times that can't be meant are refused at construction."""
+    with pytest.raises(ValueError, match=name):
+        Connection("ws://test", **{name: seconds})
 
 
 async def test_uri_is_asked():

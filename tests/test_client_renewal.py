@@ -56,7 +56,8 @@ async def test_renewal_refused():
         await due.wait()
 
     due = asyncio.Event()
-    async with Feed() as feed, connection(feed, renew_after=when) as client:
+    options = {"renew_after": when, "delays": lambda: iter([3600])}
+    async with Feed() as feed, connection(feed, **options) as client:
         events = client.events()
         feed.answers = [(403, {})]
         due.set()
@@ -73,7 +74,7 @@ async def test_renewal_raises():
         raise TypeError("passing coroutines is forbidden")
 
     async with Feed() as feed:
-        client = connection(feed, renew_after=when)
+        client = connection(feed, renew_after=when, delays=lambda: iter([3600]))
         errors = []
         client.on("error", errors.append)
         await client.connect()

@@ -45,9 +45,10 @@ class Channel:
         self.link: Link | None = None
         self.up = asyncio.Event()
         self.opened_at = 0.0
-        # Of a stream: its number on each link, how its frames are written, what to
-        # close it with, and how long to wait before it is opened again.
-        self.wire: dict[Session, str] = {}
+        # Of a stream: its number and what writes its frames, on each link and on the
+        # one above, what to close it with, and how long to wait before it is opened
+        # again.
+        self.wire: dict[Session, tuple[str, Wrapper]] = {}
         self.wrapper: Wrapper | None = None
         self.ending = (1000, "")
         self.delays: Iterator[float] | None = None

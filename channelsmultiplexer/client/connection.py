@@ -17,9 +17,10 @@ from ..inbox import Mailbox
 from .events import Event, Events, Listener
 from .limits import DEFAULT, Limiter, RateLimit
 from .link import Link
-from .processors import Processor, Processors, settle
+from .opener import Opener
+from .processors import Processor, Processors
 from .supervisor import State, Supervisor
-from .transports import drop, is_open, load
+from .transports import is_open, load
 
 __all__ = ["Connection"]
 
@@ -39,9 +40,11 @@ class Connection:
 
     Args:
         uri: Where to, or a function, or coroutine function, that is asked at each
-            attempt.
+            attempt. If it raises, the first attempt fails; after that it is asked
+            again, as after a failed attempt, and an ``error`` event tells. To end
+            the connection it raises :exc:`.Closed`.
 
-        headers: Of the handshake; a mapping or, likewise, a function.
+        headers: Of the handshake; a mapping or, likewise in all, a function.
 
         subprotocols: What to offer.
 
@@ -49,8 +52,9 @@ class Connection:
 
         verify_ssl: :obj:`False` trusts any certificate. Not with *ssl*.
 
-        heartbeat: Seconds between pings, and to wait for a pong; :obj:`None` for no
-            pings.
+        heartbeat: Seconds between pings, and to wait for a pong or a message;
+            :obj:`None` for no pings. A link whose messages wait for their reader
+            isn't taken for dead.
 
         message_timeout: Seconds without any message after which the link counts as
             dead.
@@ -65,12 +69,17 @@ class Connection:
 
         renew_after: Seconds after which a link is replaced by a new one, or a
             coroutine function that returns when it is time. The old one stays until
-            the new one brings what the old one brings.
+            the new one brings what the old one brings; then a ``renewed`` event
+            tells, and no ``disconnected``. A new one that fails, or is refused
+            anything, is given up: an ``error`` event tells, the old one stays, and
+            *delays* say when it is tried again.
 
-        overlap: The most seconds that both stay.
+        overlap: Seconds that a new link has to be given all that the old one has,
+            or it has failed, and then to bring what the old one brings.
 
         on_connect: Coroutine function, called with each new :class:`Link` before
-            anything else uses it: to log in, say.
+            anything else uses it: to log in, say. What it raises counts as what
+            *uri* does. It sends with the link's :meth:`Link.send`.
 
         auth: Signs those messages that ask for it; a processor.
 
@@ -87,6 +96,11 @@ class Connection:
         serve: What reads a link instead of :meth:`receive`; ends when it ends.
 
         options: Passed on to the transport: ``max_size``, ``compression``, ...
+
+    Raises:
+        ValueError: If an argument can't be meant.
+        TypeError: If the transport has no such option.
+        ImportError: If the transport isn't installed.
     """
 
     def __init__(
@@ -113,49 +127,71 @@ class Connection:
         serve: Callable[[Link], Awaitable[None]] | None = None,
         **options: Any,
     ) -> None:
-        if ssl is not None and not verify_ssl:
-            raise ValueError("expected ssl or verify_ssl=False, got both")
-        if not verify_ssl:
-            ssl = _ssl.create_default_context()
-            ssl.check_hostname = False
-            ssl.verify_mode = _ssl.CERT_NONE
-        if ssl is not None:
-            options["ssl"] = ssl
-        self.uri = uri
-        self._headers = headers
-        self._open_timeout = open_timeout
+        _check_seconds(
+            heartbeat=heartbeat,
+            message_timeout=message_timeout,
+            open_timeout=open_timeout,
+            renew_after=None if callable(renew_after) else renew_after,
+            overlap=overlap,
+            ping_interval=options.get("ping_interval"),
+            ping_timeout=options.get("ping_timeout"),
+            close_timeout=options.get("close_timeout"),
+        )
+        if not stable_after >= 0:
+            raise ValueError(f"expected stable_after of 0 or more, got {stable_after}")
         self.new_delays = delays
         self.stable_after = stable_after
-        self._on_connect = on_connect
         #: What messages go through.
         self.processors = Processors(auth, pre_processors, post_processors)
-        self._limiter = Limiter(limits)
+        #: What sends wait for.
+        self.limiter = Limiter(limits)
         self.transport = load(transport)
+        unknown = options.keys() - (self.transport.options or options.keys())
+        if unknown:
+            raise TypeError(f"{transport} has no option {min(unknown)!r}")
+        # Ours: the transport's don't know that a reader may be slow.
+        interval = options.pop("ping_interval", heartbeat)
+        timeout = options.pop("ping_timeout", heartbeat)
         self._options = {
             "open_timeout": open_timeout,
-            "ping_interval": heartbeat,
-            "ping_timeout": heartbeat,
+            "ping_interval": None,
+            "ping_timeout": None,
             "close_timeout": 5.0,
             "subprotocols": subprotocols,
             **options,
         }
+        #: What opens its links.
+        self.opener = Opener(
+            self.transport,
+            self._options,
+            functools.partial(Link, self),
+            uri=uri,
+            headers=headers,
+            ssl=ssl,
+            verify_ssl=verify_ssl,
+            on_connect=on_connect,
+        )
         self._events = Events()
         # Frames for receive().
         self._frames: Mailbox[Any] = Mailbox(RECEIVE_LIMIT, "block")
         #: Called with :attr:`error` at the end.
         self.on_end: Callable[[Closed | None], object] = self._frames.close
+        #: Called with each link to send on, and if something may have been lost.
+        self.on_promotion: Callable[[Link, bool], object] = self._promoted
         self._supervisor = Supervisor(
-            self._open,
+            self.opener.open,
             serve or self._receive_all,
+            lambda link, lost: self.on_promotion(link, lost),
             self.transport,
             self._events,
             lambda error: self.on_end(error),
-            self._options,
+            self._options["close_timeout"],
             delays=delays,
             stable_after=stable_after,
             renew_after=renew_after,
             overlap=overlap,
             message_timeout=message_timeout,
+            heartbeat=None if interval is None else (interval, timeout),
         )
 
     # Public methods
@@ -198,10 +234,9 @@ class Connection:
         Close the connection, for good. What came until then can still be received.
 
         It returns when nothing is left: no task, no socket. Calling it again does
-        nothing.
+        nothing. In a callback of the connection it doesn't wait for that: it would
+        wait for itself. Canceling it doesn't stop it.
         """
-        # The closing handshake takes a reader that reads, at whatever pace.
-        self._frames.lift()
         await self._supervisor.close(code, reason)
 
     async def __aenter__(self) -> Connection:
@@ -230,18 +265,16 @@ class Connection:
 
         Raises:
             Closed: If the connection has ended.
-            RuntimeError: Before :meth:`connect`.
+            RuntimeError: Before :meth:`connect`, and in *on_connect*.
         """
         await self._connected()
         data = await self.processors.frame(message, auth)
         while True:
             await self._connected()
-            await self._limiter.acquire(limit)
-            link = await self._connected()
-            if is_open(link.websocket):
-                return await link._write(data)
-            # Closing, and its reader hasn't noticed.
-            await asyncio.wait({link.task})
+            await self.limiter.acquire(limit)
+            link = self._supervisor.link
+            if link is not None and is_open(link.websocket):
+                return await link.write(data)
 
     async def receive(self, timeout: float | None = None) -> Any:
         """
@@ -282,7 +315,7 @@ class Connection:
             TimeoutError: If that takes longer than *timeout*.
             ConnectionError: If the link is lost meanwhile.
         """
-        await self._limiter.acquire()
+        await self.limiter.acquire()
         link = await self._connected()
         closed = self.transport.exceptions.ConnectionClosed
         try:
@@ -363,51 +396,47 @@ class Connection:
     # Private
 
     async def _connected(self) -> Link:
-        """Return the link, once there is one."""
+        """Return a link that can send, once there is one."""
+        self.opener.refuse_inside()
         supervisor = self._supervisor
-        while supervisor.link is None:
-            if self.state is State.IDLE:
+        while True:
+            link = supervisor.link
+            if link is not None:
+                if is_open(link.websocket):
+                    return link
+                # Closing, and its reader hasn't noticed.
+                await asyncio.wait({link.task})
+            elif self.state is State.IDLE:
                 raise RuntimeError("expected connect() first")
-            if self.state is State.CLOSED:
+            elif self.state is State.CLOSED:
                 raise self.ending()
-            await supervisor.up.wait()
-        return supervisor.link
-
-    async def _open(self) -> Link:
-        """Open a link, and let on_connect have it first."""
-        uri = await settle(self.uri() if callable(self.uri) else self.uri)
-        headers = self._headers
-        headers = await settle(headers() if callable(headers) else headers)
-        websocket = await self.transport.connect(
-            uri, additional_headers=headers, **self._options
-        )
-        link = Link(self, websocket)
-        if self._on_connect is not None:
-            task = asyncio.ensure_future(self._on_connect(link))
-            try:
-                done, _ = await asyncio.wait({task}, timeout=self._open_timeout)
-                if not done:
-                    raise TimeoutError("on_connect took too long")
-                task.result()
-            except BaseException:
-                task.cancel()
-                await drop(websocket)
-                raise
-        return link
+            else:
+                await supervisor.up.wait()
 
     async def _receive_all(self, link: Link) -> None:
         """Serve a link for receive()."""
-        link.ready.set()
+        link.has_all()
         while True:
             frame = await link.websocket.recv()
             link.received_at = monotonic()
             if link.overlap is not None and link.overlap.is_duplicate(link, frame):
                 continue
+            link.is_held = True
             try:
                 message = await self.processors.post_process(frame)
+                if message is not None:
+                    await self._frames.put(message, link.ending)
             # One bad message is no reason to lose the others.
             except Exception as error:
                 self.emit(Event("error", error=error))
-                continue
-            if message is not None:
-                await self._frames.put(message)
+            link.is_held = False
+
+    def _promoted(self, link: Link, lost: bool) -> None:
+        if lost:
+            self.emit(Event("gap"))
+
+
+def _check_seconds(**seconds: float | None) -> None:
+    for name, value in seconds.items():
+        if value is not None and not value > 0:
+            raise ValueError(f"expected more than 0 seconds for {name}, got {value}")

@@ -172,7 +172,7 @@ class _BareSession(Session):
 
     def begin(self, channels: Sequence[Any]) -> list[Any]:
         for channel in channels:
-            channel.wrapper = self._codec.wrapper(channel.name)
+            channel.wire[self] = (channel.name, self._codec.wrapper(channel.name))
         return []
 
 
@@ -206,8 +206,7 @@ class _V1Session(Session):
         for channel in channels:
             self._last += 1
             number = str(self._last)
-            channel.wire[self] = number
-            channel.wrapper = self._codec.wrapper(number)
+            channel.wire[self] = (number, self._codec.wrapper(number))
             self.routes[number] = channel
             opening = control.Open(number, channel.name, list(channel.subprotocols))
             frames.append(opening.encode())
@@ -216,7 +215,7 @@ class _V1Session(Session):
     def end(self, channels: Sequence[Any]) -> list[Any]:
         frames = []
         for channel in channels:
-            number = channel.wire.pop(self, None)
+            number, _ = channel.wire.pop(self, (None, None))
             # None if the server has closed it.
             if number is not None and self.routes.pop(number, None) is not None:
                 frames.append(control.Close(number, *channel.ending).encode())

@@ -35,6 +35,7 @@ class MemoryWebSocket:
         # As a transport's; there is none.
         self.transport = types.SimpleNamespace(abort=self.abort)
         self._frames: Mailbox[str | bytes] = Mailbox()
+        self._closed = asyncio.Event()
 
     async def recv(self, decode: bool | None = None) -> str | bytes:
         """
@@ -82,13 +83,15 @@ class MemoryWebSocket:
 
     async def wait_closed(self) -> None:
         """
-        Return at once: closing takes no time.
+        Return when it is closed, which takes no time.
         """
+        await self._closed.wait()
 
     def _end(self, error: Exception) -> None:
         for end in (self, self.peer):
             end.state = CLOSED
             end._frames.close(error)
+            end._closed.set()
 
 
 class MemoryServer:

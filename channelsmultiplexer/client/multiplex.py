@@ -9,6 +9,7 @@ import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
 from typing import Any, Generic, Literal, TypeVar
 
+from ..envelope import SUBPROTOCOL
 from ..inbox import Overflow
 from .channels import Channel
 from .connection import Connection
@@ -104,6 +105,10 @@ class Multiplex(Generic[T]):
             raise ValueError("expected channel_key or channel_extractor, got both")
         if dialect not in ("feed", "v1", "bare"):
             raise ValueError(f"expected feed, v1 or bare, got {dialect!r}")
+        if dialect != "feed" and (subscribe_msg or unsubscribe_msg):
+            raise ValueError(f"the dialect {dialect!r} has messages of its own")
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"expected a batch_size of 1 or more, got {batch_size}")
         language: Feed | Bare | V1 = Feed(
             channel_key, subscribe_msg, unsubscribe_msg, batch_size
         )
@@ -122,6 +127,9 @@ class Multiplex(Generic[T]):
         #: The connection underneath.
         self.connection = Connection(uri, serve=self._router.serve, **options)
         self.connection.on_end = self._router.end
+        self.connection.on_promotion = self._router.promoted
+        if dialect == "v1":
+            self.connection.opener.required = SUBPROTOCOL
         self._router.connection = self.connection
         self._decoded = decoded
         self._handlers: set[Handler] = set()
@@ -144,8 +152,6 @@ class Multiplex(Generic[T]):
 
         Calling it again does nothing.
         """
-        for subscription in self._router.subscriptions():
-            subscription.mailbox.lift()
         try:
             await self.connection.close(code, reason)
         finally:
@@ -192,7 +198,7 @@ class Multiplex(Generic[T]):
     @property
     def uri(self) -> Any:
         """Where to."""
-        return self.connection.uri
+        return self.connection.opener.uri
 
     @property
     def state(self) -> State:
@@ -246,8 +252,11 @@ class Multiplex(Generic[T]):
             TimeoutError: If it wasn't in time.
             Refused: If the server refused.
             Closed: If the connection has ended.
-            RuntimeError: Before :meth:`connect`.
+            ValueError: If there is nothing to sign with.
+            RuntimeError: Before :meth:`connect`, and in *on_connect*.
         """
+        if auth:
+            self.connection.processors.expect_auth()
         subscription = self._subscription(channel, decoded=self._decoded, **options)
         new = functools.partial(Channel, channel, channel, auth=auth)
         wanted = self._router.want(channel, new, subscription)

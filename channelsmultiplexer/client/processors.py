@@ -50,6 +50,17 @@ class Processors:
             message = await settle(processor(message))
         return message
 
+    def expect_auth(self) -> Processor:
+        """
+        Return what signs.
+
+        Raises:
+            ValueError: If nothing does.
+        """
+        if self._auth is None:
+            raise ValueError("expected auth= of the connection, to sign with")
+        return self._auth
+
     async def frame(self, message: Any, auth: bool) -> str | bytes:
         """
         Return the frame that a message becomes, signed if *auth*.
@@ -59,9 +70,7 @@ class Processors:
         """
         message = await self.pre_process(message)
         if auth:
-            if self._auth is None:
-                raise ValueError("expected auth= of the connection, to sign with")
-            message = await settle(self._auth(copy.deepcopy(message)))
+            message = await settle(self.expect_auth()(copy.deepcopy(message)))
         if isinstance(message, str | bytes):
             return message
         try:

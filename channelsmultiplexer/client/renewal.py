@@ -34,13 +34,33 @@ class Overlap:
         self._since: collections.Counter[Hashable] = collections.Counter()
         # What only the new one has brought.
         self._ahead: collections.Counter[Hashable] = collections.Counter()
+        # What is to be paired before it is done.
+        self._owed = self._since
         self._is_ready = False
+        # If one of the two is no more.
+        self._is_alone = False
 
     def ready(self) -> None:
         """
         Note that the new connection has asked for all that the old one has.
         """
         self._is_ready = True
+
+    def part(self, left: object, done: Callable[[], object]) -> None:
+        """
+        Note that only one connection is left.
+
+        Args:
+            left: That one; it may be behind the other.
+
+            done: Called, instead of the first, once it has brought what the other
+                has: nothing that it brings then is a duplicate.
+        """
+        self._owed = self._ahead if left is self._old else self._since
+        self._done = done
+        self._is_ready = self._is_alone = True
+        if not self._owed:
+            done()
 
     def is_duplicate(self, connection: object, message: Hashable) -> bool:
         """
@@ -57,8 +77,10 @@ class Overlap:
                 other[message] -= 1
                 if not other[message]:
                     del other[message]
-                if self._is_ready and not self._since:
+                if self._is_ready and not self._owed:
                     self._done()
                 return True
-        own[message] += 1
+        # There is no other that could bring it.
+        if not self._is_alone:
+            own[message] += 1
         return False

@@ -14,7 +14,7 @@ from ..exceptions import Closed, Refused
 from .channels import Channel
 from .dialects import Bare, Feed
 from .events import Event
-from .link import Link
+from .link import Link, Standing
 from .subscriptions import Stream
 from .transports import NORMAL
 
@@ -37,6 +37,8 @@ class Requests:
         session: What the dialect says on this link.
 
         pending: The channels that the server has yet to confirm.
+
+        link: The link.
     """
 
     def __init__(self, router: Router, link: Link) -> None:
@@ -44,11 +46,13 @@ class Requests:
         self.pending: dict[Hashable, Channel] = {}
         self._router = router
         self._connection = router.connection
-        self._link = link
+        self.link = link
         # If what is asked for is there only when the server says so.
         self._confirmed = router.dialect.confirms or router.ack is not None
         # Those that the server was asked for and hasn't ended.
         self._asked: dict[Hashable, Channel] = {}
+        # Those of them that it has, with the subprotocols that it chose.
+        self._there: dict[Channel, str | None] = {}
         # Keys of channels to look at; a dict for order.
         self._todo: dict[Hashable, None] = dict.fromkeys(router.channels)
         # Set when there is something to do.
@@ -61,6 +65,7 @@ class Requests:
         Have a channel looked at: it begins if it is wanted, and ends if it isn't.
         """
         self._todo[key] = None
+        self.link.ready.clear()
         self._wake.set()
 
     async def run(self) -> None:
@@ -74,13 +79,22 @@ class Requests:
                 begin, channels = self._take()
                 if channels:
                     await self._say(begin, channels)
-            if not self.pending:
-                self._link.ready.set()
+            self._look()
             if again:
                 again = False
                 self._connection.emit(Event("resubscribed", count=len(self._asked)))
             self._wake.clear()
             await self._wake.wait()
+
+    def promote(self, lost: bool) -> None:
+        """
+        Have all that the server has use this link from now on.
+
+        Args:
+            lost: If something may have been lost since the link before.
+        """
+        for channel in list(self._there):
+            self._use(channel, lost)
 
     def close(self) -> None:
         """
@@ -119,19 +133,20 @@ class Requests:
         """Send what makes channels begin, or end."""
         say = self.session.begin if begin else self.session.end
         try:
-            messages = say(channels)
-        # The caller's function, and those who wait for it called subscribe().
+            frames = say(channels)
+            if isinstance(self._router.dialect, Feed):
+                frame = self._connection.processors.frame
+                frames = [await frame(m, channels[0].auth) for m in frames]
+        # The caller's functions, and those who wait for them called subscribe().
         except Exception as error:
             for channel in channels:
-                self._forget(channel)
-                channel.settle(error)
+                self._unsaid(channel, error)
+            if self.link.standing is Standing.COMING:
+                raise
             self._connection.emit(Event("error", error=error))
             return
-        for message in messages:
-            if isinstance(self._router.dialect, Feed):
-                await self._link.send(message, auth=channels[0].auth)
-            else:
-                await self._link.send_frame(message)
+        for frame in frames:
+            await self.link.send_frame(frame)
         if begin and not self._confirmed:
             for channel in channels:
                 # Unless it was refused meanwhile.
@@ -170,10 +185,7 @@ class Requests:
             case control.Opened(stream=number):
                 channel = self.session.routes.get(number)
                 if channel is not None and channel.key in self.pending:
-                    for stream in channel.subscriptions:
-                        if isinstance(stream, Stream):
-                            stream.subprotocol = frame.subprotocol
-                    self._confirm(channel)
+                    self._confirm(channel, frame.subprotocol)
             case control.Closed(stream=number):
                 channel = self.session.routes.pop(number, None)
                 if channel is not None:
@@ -188,29 +200,53 @@ class Requests:
                     if channel is not None:
                         self._refuse(channel, Closed(4404, frame.message))
             case control.Ping():
-                await self._link.send_frame(control.Pong().encode())
+                await self.link.send_frame(control.Pong().encode())
 
-    def _confirm(self, channel: Channel) -> None:
+    def _confirm(self, channel: Channel, subprotocol: str | None = None) -> None:
         """Note that the server has a channel."""
         self.pending.pop(channel.key, None)
         if not self.pending:
             self._wake.set()
-        channel.link = self._link
+        self._there[channel] = subprotocol
+        self._look()
+        if self.link.standing is Standing.CURRENT:
+            self._use(channel, lost=True)
+
+    def _look(self) -> None:
+        """Note if the server has all that is wanted."""
+        if not self.pending and not self._todo:
+            self.link.has_all()
+
+    def _use(self, channel: Channel, lost: bool) -> None:
+        """Have a channel use this link from now on."""
+        channel.link = self.link
+        _, channel.wrapper = channel.wire.get(self.session, ("", None))
         channel.opened_at = monotonic()
         channel.up.set()
-        if channel.ready.done() and self._link.overlap is None:
-            for stream in channel.subscriptions:
-                if isinstance(stream, Stream):
-                    stream.reopened += 1
-            self._connection.emit(Event("gap", channel=channel.name))
+        streams = [s for s in channel.subscriptions if isinstance(s, Stream)]
+        for stream in streams:
+            stream.subprotocol = self._there[channel]
+        if channel.ready.done():
+            for stream in streams:
+                stream.reopened += 1
+            # A stream has another application at its other end, lost or not.
+            if lost or streams:
+                self._connection.emit(Event("gap", channel=channel.name))
         channel.settle()
 
     def _refuse(self, channel: Channel, error: Closed) -> None:
         """Note that the server won't have a channel, or won't any more."""
         self._forget(channel)
         self._wake.set()
+        wanted = self._router.channels.get(channel.key) is channel
+        # What becomes of a channel on a link that is closed is of no interest.
+        if self.link.standing is Standing.LEAVING:
+            return
+        # Without it this link is none to take over.
+        if wanted and self.link.standing is Standing.COMING:
+            raise error
         channel.settle(error)
-        if self._router.channels.get(channel.key) is not channel:
+        if not wanted:
             return
         for subscription in channel.subscriptions:
             normal = error.code in NORMAL and not isinstance(error, Refused)
@@ -224,27 +260,45 @@ class Requests:
         """Open a stream again if the server says so, else end it."""
         channel.wire.pop(self.session, None)
         wanted = channel.key in self._router.channels
-        if channel.ready.done() and frame.code in LATER and wanted:
+        current = self.link.standing is Standing.CURRENT
+        if channel.ready.done() and frame.code in LATER and wanted and current:
             self._forget(channel)
             self._down(channel)
-            lasted = monotonic() - channel.opened_at >= self._connection.stable_after
-            if channel.delays is None or lasted:
-                channel.delays = self._connection.new_delays()
-            delay = next(channel.delays, None)
-            if delay is not None:
-                loop = asyncio.get_running_loop()
-                loop.call_later(delay, self.review, channel.key)
+            if self._again(channel):
                 return
         kind = Closed if channel.ready.done() else Refused
         self._refuse(channel, kind(frame.code, frame.reason))
+
+    def _unsaid(self, channel: Channel, error: Exception) -> None:
+        """Note that the server couldn't be asked for a channel."""
+        self._forget(channel)
+        wanted = self._router.channels.get(channel.key) is channel
+        if not wanted or self.link.standing is not Standing.CURRENT:
+            return
+        if not channel.ready.done():
+            channel.settle(error)
+        elif not self._again(channel):
+            self._refuse(channel, Closed(1006, f"{type(error).__name__}: {error}"))
+
+    def _again(self, channel: Channel) -> bool:
+        """Have a channel begin again, after a delay if there is one left."""
+        lasted = monotonic() - channel.opened_at >= self._connection.stable_after
+        if channel.delays is None or lasted:
+            channel.delays = self._connection.new_delays()
+        delay = next(channel.delays, None)
+        if delay is not None:
+            loop = asyncio.get_running_loop()
+            loop.call_later(delay, self.review, channel.key)
+        return delay is not None
 
     def _forget(self, channel: Channel) -> None:
         """Note that the server isn't asked for a channel."""
         self._asked.pop(channel.key, None)
         self.pending.pop(channel.key, None)
+        self._there.pop(channel, None)
 
     def _down(self, channel: Channel) -> None:
         """Note that a channel isn't there, if it was on this link."""
-        if channel.link is self._link:
+        if channel.link is self.link:
             channel.link = None
             channel.up.clear()

@@ -24,6 +24,7 @@ from .link import Link
 from .requests import Requests
 from .subscriptions import Stream, Subscription
 from .supervisor import State
+from .transports import is_open
 
 __all__ = ["Router"]
 
@@ -102,6 +103,7 @@ class Router:
         """
         if self.connection.state is State.IDLE:
             raise RuntimeError("expected connect() first")
+        self.connection.opener.refuse_inside()
         self.refuse_if_closed()
         channel = self.channels.get(key)
         if channel is None:
@@ -163,21 +165,53 @@ class Router:
             self.leave(subscription)
             raise
 
-    async def opened(self, stream: Stream[Any]) -> tuple[Link, Wrapper]:
+    async def send(
+        self, stream: Stream[Any], frame: Callable[[Wrapper], str | bytes]
+    ) -> None:
         """
-        Return what to send a stream's frames with, once it is open.
+        Send a frame on a stream, once that is open.
+
+        Args:
+            frame: Makes it for the link that it goes on: a stream has a number there.
 
         Raises:
             Closed: If it has ended.
         """
+        while True:
+            await self._opened(stream)
+            await self.connection.limiter.acquire()
+            link, wrapper = stream.wanted.link, stream.wanted.wrapper
+            if link is not None and is_open(link.websocket):
+                assert wrapper is not None, "it came with the link"
+                return await link.write(frame(wrapper))
+
+    async def _opened(self, stream: Stream[Any]) -> None:
+        """Return once a stream is open."""
         channel = stream.wanted
         while stream.code is None:
+            self.connection.opener.refuse_inside()
             self.refuse_if_closed()
-            if channel.link is not None:
-                assert channel.wrapper is not None, "it came with the link"
-                return channel.link, channel.wrapper
-            await channel.up.wait()
+            if channel.link is None:
+                await channel.up.wait()
+            elif is_open(channel.link.websocket):
+                return
+            else:
+                # Closing, and its reader hasn't noticed.
+                await asyncio.wait({channel.link.task})
         raise Closed(stream.code, stream.reason)
+
+    def promoted(self, link: Link, lost: bool) -> None:
+        """
+        Have all that is open on a link use it from now on.
+
+        Args:
+            lost: If something may have been lost since the link before.
+        """
+        for requests in self._requests:
+            if requests.link is link:
+                requests.promote(lost)
+        if lost and (len(self.filters) or self.rest is not None):
+            self.connection.emit(Event("gap"))
 
     def end(self, error: Closed | None) -> None:
         """
@@ -243,7 +277,9 @@ class Router:
                 # Bad, or nobody's, or several's.
                 except (*BAD, KeyError, TypeError):
                     pass
+            link.is_held = True
             await self._route(link, requests, frame)
+            link.is_held = False
 
     async def _route(self, link: Link, requests: Requests, frame: Any) -> None:
         """Route a frame, whatever it is."""
@@ -297,9 +333,11 @@ class Router:
                     self.connection.emit(Event("error", error=error))
                 else:
                     channel = self._find(self.channels, name)
-        await self._deliver(channel, item, message)
+        await self._deliver(link, channel, item, message)
 
-    async def _deliver(self, channel: Channel | None, item: Any, message: Any) -> None:
+    async def _deliver(
+        self, link: Link, channel: Channel | None, item: Any, message: Any
+    ) -> None:
         """Put a message in the mailboxes of all who get it."""
         boxes: list[tuple[Mailbox[Any], Any, Any]] = []
         if channel is not None:
@@ -316,7 +354,7 @@ class Router:
         self.copied += len(boxes) - 1
         for box, mine, name in boxes:
             was_full = box.dropped
-            if not await box.put(mine):
+            if not await box.put(mine, link.ending):
                 self.connection.emit(
                     Event("gap", channel=name, count=box.dropped - was_full)
                 )

@@ -208,9 +208,10 @@ class Stream(Subscription[T]):
     A subscription that can also send: a stream of our own server.
 
     It is a WebSocket of its own to the application at the other end. When the
-    connection is lost and comes back the stream is opened again, with a new
-    application at its other end; a ``gap`` event tells of it, and so does
-    :attr:`reopened`.
+    connection is lost and comes back, or is renewed, the stream is opened again, with
+    a new application at its other end; a ``gap`` event tells of it, and so does
+    :attr:`reopened`. So it is when the server closes the stream with a code that
+    means later: 1011, 1012, 1013 or 4429.
 
     When the server closes the stream, iterating ends if the code is 1000 or 1001,
     else it raises :exc:`.Closed`; :attr:`code` and :attr:`reason` are there in either
@@ -282,8 +283,7 @@ class Stream(Subscription[T]):
         self.wanted.up.set()
 
     async def _send(self, frame: Callable[[Wrapper], str | bytes]) -> None:
-        link, wrapper = await self._router.opened(self)
-        await link.send_frame(frame(wrapper))
+        await self._router.send(self, frame)
 
     def _unwrap(self, envelope: Envelope) -> Any:
         data = envelope.data

@@ -1,22 +1,34 @@
 """
 What keeps a link: lost, it is opened again; old, it is renewed.
+
+A renewal opens a second link beside the first. That one is promoted once it has been
+given all that is wanted, and only then is the first one closed, and read to its end.
+A second link that fails is given up instead, and the first is as it was; the next
+attempt comes after a delay. If it is the first that ends, the second is promoted as
+it is, and that is a loss.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import enum
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from time import monotonic
-from typing import Any
 
 from ..exceptions import Closed
 from .events import Event, Events
-from .link import Link
+from .link import Link, Standing
+from .liveness import watch_end, watch_pongs, watch_silence, watched
 from .renewal import Overlap
-from .transports import NORMAL, Transport, abort, drop, unsent
+from .transports import NORMAL, CallbackError, Transport, abort, drop
 
 __all__ = ["State", "Supervisor"]
+
+# Whose task this is, or whose callback runs in it: who is not to wait for itself.
+_inside: contextvars.ContextVar[Supervisor | None] = contextvars.ContextVar(
+    "_inside", default=None
+)
 
 
 class State(enum.Enum):
@@ -43,13 +55,18 @@ class Supervisor:
 
         serve: Reads a link; ends when it ends.
 
+        on_promotion: Called with a link that is the one to send on from now on, and
+            if something may have been lost since the one before.
+
         transport: Says what attempts and links ended with.
 
         events: Tells of what happens.
 
         on_end: Called with :attr:`error` at the end.
 
-        options: The transport's; here for its timeouts.
+        close_timeout: The most seconds that closing takes.
+
+        heartbeat: The seconds between pings, and to wait for a pong.
 
         delays: This and all others as of :class:`.Connection`.
     """
@@ -58,36 +75,42 @@ class Supervisor:
         self,
         open: Callable[[], Awaitable[Link]],  # noqa: A002 (what it does)
         serve: Callable[[Link], Awaitable[None]],
+        on_promotion: Callable[[Link, bool], object],
         transport: Transport,
         events: Events,
         on_end: Callable[[Closed | None], object],
-        options: Mapping[str, Any],
+        close_timeout: float | None,
         *,
         delays: Callable[[], Iterator[float]],
         stable_after: float,
         renew_after: float | Callable[[], Awaitable[object]] | None,
         overlap: float,
         message_timeout: float | None,
+        heartbeat: tuple[float, float | None] | None,
     ) -> None:
         self._open_link = open
         self._serve = serve
+        self._on_promotion = on_promotion
         self._transport = transport
         self._events = events
         self._on_end = on_end
-        self._options = options
+        self._close_timeout = close_timeout
         self._new_delays = delays
         self._stable_after = stable_after
         self._renew_after = renew_after
         self._overlap = overlap
         self._message_timeout = message_timeout
+        self._heartbeat = heartbeat
         # The seconds before the next attempts.
         self._delays = delays()
         # Runs from start() to the end; owns all other tasks.
         self._task: asyncio.Task[None] | None = None
         # All links there are: two during a renewal.
         self._links: set[Link] = set()
-        # If a renewal has come so far as to open a link.
-        self._renewing = False
+        # The one of them that is to replace the link to send on, or just has.
+        self._successor: Link | None = None
+        # Closes everything, once that was asked for.
+        self._closing: asyncio.Task[None] | None = None
         # If even the first link may take several attempts.
         self._patient = False
         # When the last message came on a link that is gone.
@@ -113,19 +136,15 @@ class Supervisor:
     async def close(self, code: int, reason: str) -> None:
         """
         Close all links; return when nothing is left.
+
+        A callback of the connection's own doesn't wait for that: it would wait for
+        itself. Canceling it doesn't stop it.
         """
-        task = self._task
-        if task is not None and not task.done():
-            task.cancel()
-            await asyncio.wait({task})
-        try:
-            closing = [self._retire(link, code, reason) for link in self._links]
-            await asyncio.gather(*closing)
-        finally:
-            for link in self._links:
-                link.task.cancel()
-                abort(link.websocket)
-            self._end(None)
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(code, reason))
+        if _inside.get() is not self:
+            await asyncio.wait({self._closing})
+            self._closing.result()
 
     @property
     def received_at(self) -> float:
@@ -138,6 +157,7 @@ class Supervisor:
 
     async def _supervise(self) -> None:
         """Keep a link, until there can be none."""
+        _inside.set(self)
         error: Closed | None = None
         try:
             link = await self._establish()
@@ -153,13 +173,16 @@ class Supervisor:
             await self._drop(link)
         self._end(error)
 
-    async def _establish(self, overlap: Overlap | None = None) -> Link:
-        """Open a link, however many attempts it takes."""
+    async def _establish(self) -> Link:
+        """Return a link to send on, however many attempts it takes."""
         while True:
             try:
-                return await self._open(overlap)
+                link = await self._open()
             except Exception as error:
-                closed, final, after = self._transport.failure(error)
+                closed, final, after = self._failure(error)
+            else:
+                self._promote(link, lost=self.connections > 1)
+                return link
             if final or not (self._patient or self.connections):
                 raise closed
             await self._pause(closed, after)
@@ -173,55 +196,33 @@ class Supervisor:
         self._events.emit(Event("retrying", delay=delay, error=closed))
         await asyncio.sleep(delay)
 
-    async def _open(self, overlap: Overlap | None) -> Link:
+    async def _open(self) -> Link:
         """Open a link, and start to serve it."""
         link = await self._open_link()
-        link.overlap = overlap
         link.task = asyncio.create_task(self._run(link))
         self._links.add(link)
-        self.link = link
         self.connections += 1
+        return link
+
+    def _promote(self, link: Link, *, lost: bool) -> None:
+        """Make a link the one to send on."""
+        if self.link is not None:
+            self.link.standing = Standing.LEAVING
+        link.standing = Standing.CURRENT
+        self.link = link
         self.state = State.CONNECTED
         self.up.set()
         self._events.emit(Event("connected"))
-        return link
+        self._on_promotion(link, lost)
 
     async def _run(self, link: Link) -> None:
         """Serve a link until it ends."""
-        watches = [asyncio.create_task(self._watch_sending(link))]
-        if self._message_timeout:
-            watches.append(asyncio.create_task(self._watch(link)))
-        try:
-            await self._serve(link)
-        finally:
-            for watch in watches:
-                watch.cancel()
-
-    async def _watch(self, link: Link) -> None:
-        """Drop a link on which nothing comes."""
-        assert self._message_timeout is not None
-        while True:
-            last = link.received_at or link.opened_at
-            left = last + self._message_timeout - monotonic()
-            if left <= 0:
-                break
-            await asyncio.sleep(left)
-        link.error = TimeoutError(f"no message in {self._message_timeout} s")
-        await drop(link.websocket)
-
-    async def _watch_sending(self, link: Link) -> None:
-        """Drop a link that takes nothing of what is sent."""
-        beats = (self._options["ping_interval"], self._options["ping_timeout"])
-        if None in beats:
-            return
-        # The transport's ping would wait without end, behind what isn't taken.
-        patience = sum(beats)
-        before, now = 0, 0
-        while not now or now != before:
-            await asyncio.sleep(patience)
-            before, now = now, unsent(link.websocket)
-        link.error = TimeoutError(f"nothing was taken in {patience} s")
-        await drop(link.websocket)
+        watches = [watch_end(link)]
+        if self._heartbeat is not None:
+            watches.append(watch_pongs(link, *self._heartbeat))
+        if self._message_timeout is not None:
+            watches.append(watch_silence(link, self._message_timeout))
+        await watched(self._serve(link), watches)
 
     async def _keep(self, link: Link) -> Link:
         """Return the link that comes after *link*, when there is one."""
@@ -231,23 +232,17 @@ class Supervisor:
         try:
             waiting = {link.task, *filter(None, [renewal])}
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            if renewal is not None and renewal.done():
-                error = renewal.exception()
-                if error is None:
-                    return renewal.result()
-                # The old link goes on as long as it can.
-                self._events.emit(Event("error", error=error))
-                await asyncio.wait({link.task})
-            closed, final, after = await self._lost(link)
-            if final:
-                raise closed
-            if renewal is not None and self._renewing and not renewal.done():
+            # If there are two links it sees to the end of either.
+            if renewal is not None and (renewal.done() or self._successor):
                 return await renewal
+            self._down()
         finally:
             if renewal is not None:
                 renewal.cancel()
                 await asyncio.wait({renewal})
-            self._renewing = False
+        closed, final, after = await self._lost(link)
+        if final:
+            raise closed
         # Those go on from where they were unless the link has lasted: a server that
         # accepts and then closes isn't to be called without pause.
         if monotonic() - link.opened_at >= self._stable_after:
@@ -255,74 +250,126 @@ class Supervisor:
         await self._pause(closed, after)
         return await self._establish()
 
+    def _down(self) -> None:
+        """Note that there is no link to send on."""
+        self.link = None
+        self.up.clear()
+        self.state = State.CONNECTING
+
     async def _lost(self, link: Link) -> tuple[Closed, bool, float]:
-        """Say how a link ended."""
-        assert link.task.done(), "a link is lost when its task has ended"
-        error = link.error or (
-            EOFError() if link.task.cancelled() else link.task.exception()
-        )
-        if self.link is link:
-            self.link = None
-            self.up.clear()
-            self.state = State.CONNECTING
-        await self._drop(link)
-        closed, final, after = self._transport.failure(error or EOFError())
+        """Say how a link ended that was the one to send on."""
+        # A link that was to replace it may have been given up, and not closed yet.
+        for gone in self._links - {self._successor}:
+            await self._drop(gone)
+        closed, final, after = self._failure(link.failure)
         self._events.emit(
-            Event("disconnected", code=closed.code, reason=closed.reason, error=error)
+            Event(
+                "disconnected",
+                code=closed.code,
+                reason=closed.reason,
+                error=link.failure,
+            )
         )
-        # What becomes of a link that has its successor is of no interest.
-        return closed, final and self.link is None, after
+        return closed, final, after
+
+    def _failure(self, error: BaseException) -> tuple[Closed, bool, float]:
+        """Say what an attempt or a link ended with; see Transport.failure()."""
+        closed, final, after = self._transport.failure(error)
+        if isinstance(error, CallbackError) and self.connections:
+            # What it asks, for a token say, has answered before and may again.
+            final = final and self._transport.is_verdict(error.cause)
+            self._events.emit(Event("error", error=error.cause))
+        return closed, final, after
+
+    # One link beside the other
 
     async def _renew(self, old: Link) -> Link:
-        """Return a link that has taken over from *old*."""
+        """Return a link that has taken over from *old*, after so many attempts."""
+        is_due, delays = False, self._new_delays()
+        while True:
+            after = 0.0
+            try:
+                if not is_due:
+                    await self._due()
+                    is_due = True
+                return await self._replace(old)
+            # The old link goes on as long as it can.
+            except Exception as error:
+                after = self._transport.failure(error)[2]
+                if isinstance(error, CallbackError):
+                    error = error.cause
+                self._events.emit(Event("error", error=error))
+            delay = next(delays, None)
+            if delay is None:
+                # There is to be no other attempt; our task is cancelled with the link.
+                await asyncio.Event().wait()
+            else:
+                # What the new one brought first may still come by the old one.
+                await asyncio.sleep(max(delay, after, self._overlap))
+
+    async def _due(self) -> None:
+        """Return when a link is to be renewed."""
         if callable(self._renew_after):
             await self._renew_after()
         else:
             await asyncio.sleep(self._renew_after or 0)
-        self._renewing = True
-        joined = asyncio.Event()
-        overlap = old.overlap = Overlap(old, joined.set)
-        new = await self._establish(overlap)
-        waiting = [
-            asyncio.ensure_future(self._joined(new, overlap, joined)),
-            old.task,
-            new.task,
-        ]
+
+    async def _replace(self, old: Link) -> Link:
+        """Return a link that has taken over from *old*, or raise why none could."""
+        new = await self._open()
+        caught_up = asyncio.Event()
+        overlap = new.overlap = old.overlap = Overlap(old, caught_up.set)
+        self._successor = new
+        catching_up = asyncio.create_task(new.catch_up(caught_up, self._overlap))
         try:
-            await asyncio.wait(
-                waiting, timeout=self._overlap, return_when=asyncio.FIRST_COMPLETED
-            )
+            waiting = {catching_up, old.task, new.task}
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            waiting[0].cancel()
-        if not old.task.done():
+            catching_up.cancel()
+            await asyncio.wait({catching_up})
+        lost = old.task.done()
+        error = None
+        if new.task.done():
+            error = new.failure
+        elif not catching_up.cancelled():
+            error = catching_up.exception()
+        if error is not None and not lost:
+            self._successor = None
+            # It may have brought something first, and still have something.
+            await self._retire(new, 1000, "not renewed")
+            old.part(overlap, self._overlap)
+            raise error
+        if lost:
+            self._down()
+            await self._lost(old)
+        self._promote(new, lost=lost)
+        if not lost:
             await self._retire(old, 1000, "renewed")
-        new.overlap = None
+        new.part(overlap, self._overlap)
+        self._successor = None
         self._delays = self._new_delays()
         self._events.emit(Event("renewed"))
         return new
 
-    async def _joined(self, new: Link, overlap: Overlap, joined: asyncio.Event) -> None:
-        await new.ready.wait()
-        overlap.ready()
-        await joined.wait()
-
     # Ends
+
+    async def _close(self, code: int, reason: str) -> None:
+        """Close all links."""
+        try:
+            if self._task is not None:
+                self._task.cancel()
+                await asyncio.wait({self._task})
+            closing = [self._retire(link, code, reason) for link in self._links]
+            await asyncio.gather(*closing)
+        finally:
+            for link in self._links:
+                link.task.cancel()
+                abort(link.websocket)
+            self._end(None)
 
     async def _retire(self, link: Link, code: int, reason: str) -> None:
         """Close a link in good order, which is read to its end meanwhile."""
-        patience = self._options["close_timeout"]
-        closing = asyncio.ensure_future(link.websocket.close(code, reason))
-        try:
-            # It has a timeout of its own, which starts when all that was sent is on
-            # its way: never, with a server that doesn't read.
-            done, _ = await asyncio.wait({closing}, timeout=patience)
-            if done:
-                closing.result()
-                # A blocked reader has no end.
-                await asyncio.wait({link.task}, timeout=patience)
-        finally:
-            closing.cancel()
-            await asyncio.wait({closing})
+        await link.close(code, reason, self._close_timeout)
         await self._drop(link)
 
     async def _drop(self, link: Link) -> None:

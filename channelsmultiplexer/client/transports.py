@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import inspect
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,14 +18,19 @@ from email.utils import parsedate_to_datetime
 from time import time
 from typing import Any
 
-import websockets.exceptions
-
 from ..exceptions import Closed
+
+try:
+    import websockets.exceptions
+except ImportError as error:
+    package = __name__.partition(".")[0]
+    raise ImportError(f'Run: pip install "{package}[client]"') from error
 
 __all__ = [
     "FATAL_CODES",
     "NORMAL",
     "RETRIED_STATUSES",
+    "CallbackError",
     "Transport",
     "abort",
     "drop",
@@ -52,6 +58,16 @@ MODULES = {
 }
 
 
+class CallbackError(Exception):
+    """
+    What a function of the caller's raised while a link was being opened.
+    """
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
 @dataclass(frozen=True)
 class Transport:
     """
@@ -61,10 +77,19 @@ class Transport:
         connect: Called as :func:`websockets.asyncio.client.connect` is.
 
         exceptions: Has ``ConnectionClosed``, ``InvalidStatus`` and the others.
+
+        options: What ``connect`` takes; :obj:`None` if only it knows.
     """
 
     connect: Callable[..., Any]
     exceptions: Any = websockets.exceptions
+    options: frozenset[str] | None = None
+
+    def is_verdict(self, error: BaseException) -> bool:
+        """
+        Tell if an error says by itself how a connection is to end.
+        """
+        return isinstance(error, Closed | self.exceptions.ConnectionClosed)
 
     def failure(self, error: BaseException) -> tuple[Closed, bool, float]:
         """
@@ -75,10 +100,15 @@ class Transport:
             seconds that the server asked for before the next attempt.
         """
         final, after = True, 0.0
-        if isinstance(error, self.exceptions.ConnectionClosed):
-            frame = error.rcvd
+        if isinstance(error, CallbackError):
+            error = error.cause
+        if isinstance(error, Closed):
+            closed = type(error)(error.code, error.reason)
+        elif isinstance(error, self.exceptions.ConnectionClosed):
+            # Without a close frame of the server's, what we closed with.
+            frame = error.rcvd or error.sent
             closed = Closed(frame.code, frame.reason) if frame else Closed(1006)
-            final = closed.code in FATAL_CODES
+            final = bool(error.rcvd) and closed.code in FATAL_CODES
         elif isinstance(error, self.exceptions.InvalidStatus):
             status = error.response.status_code
             closed = Closed(1006, f"the server answered with HTTP {status}")
@@ -101,15 +131,22 @@ def load(transport: str | Callable[..., Any]) -> Transport:
 
     Raises:
         ValueError: If there is none of that name.
-        ImportError: If it isn't installed.
+        ImportError: If it isn't installed; it says how to.
     """
     if not isinstance(transport, str):
         return Transport(transport)
     if transport not in MODULES:
         expected = " or ".join(map(repr, MODULES))
         raise ValueError(f"expected {expected} for a transport, got {transport!r}")
-    client, exceptions = map(importlib.import_module, MODULES[transport])
-    return Transport(client.connect, exceptions)
+    try:
+        client, exceptions = map(importlib.import_module, MODULES[transport])
+    except ImportError as error:
+        package = __name__.partition(".")[0]
+        raise ImportError(f'Run: pip install "{package}[fast]"') from error
+    # What they don't take for themselves they pass on.
+    takers = (client.connect, asyncio.BaseEventLoop.create_connection)
+    names = (inspect.signature(taker).parameters for taker in takers)
+    return Transport(client.connect, exceptions, frozenset().union(*names))
 
 
 def is_open(websocket: Any) -> bool:

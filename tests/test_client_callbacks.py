@@ -1,0 +1,275 @@
+"""
+Functions of the caller's that fail, or call what calls them: the connection goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+
+import pytest
+
+from channelsmultiplexer.client import Closed, Connection, Multiplex, State
+from feed import PATIENCE, Feed, at_once, connection, never, next_event, within
+from feed import subscribe as subscribe_msg
+
+EXTRAS = {"websockets": "client", "picows": "fast"}
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+def raising(error):
+    """
+    Return a function that raises *error*.
+    """
+
+    def function(*args):
+        raise error
+
+    return function
+
+
+def picky(channel):
+    """
+    Return the message that subscribes to a channel, if it is a good one.
+    """
+    if channel == "no message":
+        raise LookupError(channel)
+    if channel == "no JSON":
+        return {"method": object()}
+    return subscribe_msg(channel)
+
+
+@pytest.mark.parametrize("channel", ["no message", "no JSON", "no processing"])
+async def test_message_that_cannot_be_made(channel):
+    """A subscription whose message can't be made fails alone."""
+
+    def process(message):
+        if message["params"] == ["no processing"]:
+            raise LookupError(message)
+        return message
+
+    options = {"subscribe_msg": picky, "pre_processors": [process]}
+    async with Feed() as feed, feed.client(**options) as mux:
+        with pytest.raises((LookupError, TypeError)):
+            await mux.subscribe(channel, timeout=PATIENCE)
+        await mux.subscribe("a", timeout=PATIENCE)
+        assert mux.list_subscriptions() == ["a"]
+        assert mux.stats().connection_stats["connections"] == 1
+
+
+async def test_auth_is_missing():
+    """A subscription that nobody can sign is refused before anything."""
+    async with Feed() as feed, feed.client() as mux:
+        with pytest.raises(ValueError, match="auth"):
+            await mux.subscribe("a", auth=True)
+        assert mux.list_subscriptions() == []
+
+
+async def test_signature_is_late():
+    """A subscription that can't be signed after a loss is asked for again."""
+
+    def sign(message):
+        if len(feed.sockets) == 2 and not failed:
+            failed.append(True)
+            raise LookupError("no token")
+        return message
+
+    failed = []
+    async with Feed() as feed, feed.client(auth=sign) as mux:
+        trades = await mux.subscribe("a", auth=True)
+        events = mux.events()
+        await feed.sockets[0].close(1012)
+        assert "token" in str((await within(next_event(events, "error"))).error)
+        await feed.message(1)
+        await feed.publish("a", 1)
+        assert (await trades.recv(PATIENCE))["data"] == 1
+
+
+@pytest.mark.parametrize("which", ["uri", "headers", "on_connect"])
+async def test_callback_fails_once(which, transport):
+    """A callback that fails after a loss is told of, and asked again."""
+
+    def ask(*link):
+        asked.append(True)
+        if len(asked) == 2:
+            raise LookupError("503")
+        return answers[which]
+
+    async def greet(link):
+        ask()
+
+    asked = []
+    async with Feed() as feed:
+        answers = {"uri": feed.url, "headers": {}, "on_connect": None}
+        options = {"uri": feed.url, "delays": at_once, "transport": transport}
+        options[which] = greet if which == "on_connect" else ask
+        async with Connection(**options) as client:
+            events = client.events()
+            await feed.sockets[0].close(1012)
+            event = await within(next_event(events, "error"))
+            assert isinstance(event.error, LookupError)
+            await within(next_event(events, "connected"))
+        assert len(asked) == 3
+
+
+async def test_callback_says_stop():
+    """A callback that raises Closed ends the connection."""
+
+    def uri():
+        if feed.sockets:
+            raise Closed(4401, "no more tokens")
+        return feed.url
+
+    async with Feed() as feed, Connection(uri, delays=at_once) as client:
+        await feed.sockets[0].close(1012)
+        with pytest.raises(Closed, match="4401 no more tokens"):
+            await client.receive(PATIENCE)
+
+
+async def test_callback_fails_at_first():
+    """A callback that fails at the first attempt ends it."""
+    with pytest.raises(Closed, match="LookupError: none") as caught:
+        await Connection(raising(LookupError("none"))).connect(PATIENCE)
+    assert isinstance(caught.value.__cause__, LookupError)
+
+
+@pytest.mark.parametrize("which", ["uri", "on_connect"])
+async def test_close_while_connecting(which):
+    """A connection can be closed by what opens it."""
+
+    async def close(*link):
+        await client.close()
+        return feed.url
+
+    async with Feed() as feed:
+        options = {"uri": feed.url, which: close}
+        client = Connection(**options)
+        with pytest.raises(Closed, match="1000"):
+            await within(client.connect())
+        await within(client.close())
+        assert client.state is State.CLOSED
+
+
+@pytest.mark.parametrize("which", ["renew_after", "post_processors"])
+async def test_close_while_connected(which, transport):
+    """A connection can be closed by what it calls; a reader is told."""
+
+    async def close(*message):
+        await client.close()
+        return "last"
+
+    async with Feed() as feed:
+        options = {"renew_after": close, "post_processors": [close]}
+        client = connection(feed, transport=transport, **{which: options[which]})
+        await client.connect()
+        if which == "post_processors":
+            await feed.sockets[0].send("anything")
+            assert await client.receive(PATIENCE) == "last"
+        with pytest.raises(Closed, match="1000"):
+            await client.receive(PATIENCE)
+        await within(client.close())
+
+
+async def test_close_is_cancelled():
+    """Close goes on to the end when it is cancelled."""
+    async with Feed() as feed:
+        client = connection(feed)
+        await client.connect()
+        closing = asyncio.ensure_future(client.close())
+        await asyncio.sleep(0)  # It has begun.
+        closing.cancel()
+        await asyncio.wait({closing})
+        with pytest.raises(Closed, match="1000"):
+            await client.receive(PATIENCE)
+        await within(feed.sockets[0].wait_closed())
+
+
+@pytest.mark.parametrize("verb", ["send", "subscribe"])
+async def test_waiting_for_itself(verb):
+    """on_connect is told to send on its link, rather than wait for what waits."""
+
+    async def greet(link):
+        await (mux.send("a") if verb == "send" else mux.subscribe("a"))
+
+    async with Feed() as feed:
+        mux = feed.client(on_connect=greet)
+        with pytest.raises(Closed, match="expected the link's send"):
+            await within(mux.connect())
+
+
+async def test_task_of_on_connect():
+    """A task that on_connect starts can send, once on_connect is done."""
+
+    async def send():
+        await started.wait()
+        await client.send({"a": 1})
+
+    async def greet(link):
+        tasks.append(asyncio.ensure_future(send()))
+
+    tasks, started = [], asyncio.Event()
+    async with Feed() as feed:
+        client = connection(feed, on_connect=greet)
+        async with client:
+            started.set()
+            await within(asyncio.gather(*tasks))
+            assert await feed.message() == {"a": 1}
+
+
+@pytest.mark.parametrize("reader", ["filter", "receive", "connection"])
+async def test_gap_of_no_channel(reader):
+    """A loss is a gap also for those who read what comes, whatever its channel."""
+    async with Feed() as feed:
+        client = connection(feed) if reader == "connection" else feed.client()
+        async with client:
+            if reader == "filter":
+                client.stream_filter([{"a": 1}])
+            if reader == "receive":
+                client.iter_messages()
+            events = client.events()
+            await feed.sockets[0].close(1012)
+            gap = await within(next_event(events, "gap"))
+            assert gap.channel is None
+
+
+async def test_server_of_another_dialect(transport):
+    """A server that doesn't speak v1 ends the attempt, rather than never answer."""
+    async with Feed() as feed:
+        mux = Multiplex(feed.url, dialect="v1", transport=transport)
+        with pytest.raises(Closed, match=r"1002 .*doesn't speak channelsmultiplexer"):
+            await within(mux.connect(PATIENCE))
+
+
+async def test_what_we_closed_with(transport):
+    """A link that we close for a reason ends with that reason."""
+    options = {"transport": transport, "max_size": 10, "delays": never}
+    async with Feed() as feed, connection(feed, **options) as client:
+        await feed.sockets[0].send("x" * 100)
+        with pytest.raises(Closed) as caught:
+            await client.receive(PATIENCE)
+        assert caught.value.code == 1009
+
+
+@pytest.mark.parametrize(("module", "extra"), EXTRAS.items())
+def test_extra_is_missing(module, extra):
+    """What isn't installed is traced to the extra that installs it."""
+    program = f"""
+import sys
+sys.modules[{module!r}] = None
+from channelsmultiplexer.client import Connection
+Connection("ws://test", transport={module!r})
+"""
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert f'pip install "channelsmultiplexer[{extra}]"' in result.stderr
+
+
+async def test_no_certificate(transport):
+    """verify_ssl=False is no hindrance where there is no certificate."""
+    async with (
+        Feed() as feed,
+        connection(feed, transport=transport, verify_ssl=False) as client,
+    ):
+        assert client.state is State.CONNECTED
