@@ -135,13 +135,11 @@ class Router:
         if subscription in self.filters:
             self.filters.remove(subscription)
             self._simple = self._keyed and not len(self.filters)
-        else:
-            channel = self.channels.get(subscription.key)
-            if channel is None or subscription not in channel.subscriptions:
-                return
-            if not channel.remove(subscription):
-                del self.channels[subscription.key]
-                self._review(subscription.key)
+        elif not self._has(subscription):
+            return
+        elif not self.channels[subscription.key].remove(subscription):
+            del self.channels[subscription.key]
+            self._review(subscription.key)
         self.gone_received += subscription.mailbox.received
         self.gone_dropped += subscription.mailbox.dropped
 
@@ -189,6 +187,11 @@ class Router:
             channel.up.set()
         for subscription in self.subscriptions():
             subscription.mailbox.close(error and self.connection.ending())
+
+    def _has(self, subscription: Subscription[Any]) -> bool:
+        """Tell if a subscription is a channel's, which it no longer is once it left."""
+        channel = self.channels.get(subscription.key)
+        return channel is not None and subscription in channel.subscriptions
 
     def _review(self, key: Hashable) -> None:
         """Have each link look at a channel again."""
@@ -336,6 +339,15 @@ class Router:
             return routes.get(name)
         except TypeError:  # A dict or a list is no channel.
             return None
+
+    def unreadable(self, subscription: Subscription[Any], error: Exception) -> None:
+        """
+        Count a message as undecodable that a subscription had, and skips.
+        """
+        self._bad(error)
+        subscription.mailbox.received -= 1
+        if not self._has(subscription):
+            self.gone_received -= 1
 
     def _bad(self, error: BaseException) -> None:
         self.undecodable += 1

@@ -9,6 +9,7 @@ import contextlib
 import json
 import logging
 from collections.abc import Callable
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
@@ -30,6 +31,9 @@ T = TypeVar("T")
 
 # What a fast decoder raises, for what is bad and for what only json can read.
 UNUSUAL = (msgspec.DecodeError, RecursionError, ValueError)
+
+# In place of a message that nothing can decode.
+SKIPPED: Any = object()
 
 logger = logging.getLogger(__name__)
 
@@ -74,27 +78,31 @@ class Subscription(Generic[T]):
 
     async def __anext__(self) -> T:
         items = self._items
-        if not items:
+        while True:
+            if not items:
+                try:
+                    await self.mailbox.wait()
+                except InboxClosed:
+                    raise StopAsyncIteration from None
+                except InboxFull:
+                    self._leave()
+                    raise
+            # As in _next(): a call is what half of this would cost.
+            item = items.popleft()
+            if self.mailbox.room is not None:
+                self.mailbox.made_room()
             try:
-                await self.mailbox.wait()
-            except InboxClosed:
-                raise StopAsyncIteration from None
-            except InboxFull:
-                self._leave()
-                raise
-        # As in _next(): a call is what half of this would cost.
-        item = items.popleft()
-        if self.mailbox.room is not None:
-            self.mailbox.made_room()
-        try:
-            message: T = self._decode(item)
-        except UNUSUAL as error:
-            message = self._decode_unusual(item, error)
-        return message
+                message: T = self._decode(item)
+            except UNUSUAL as error:
+                message = self._decode_unusual(item, error)
+                if message is SKIPPED:
+                    continue
+            return message
 
     async def recv(self, timeout: float | None = None) -> T:
         """
-        Return the next message.
+        Return the next message. One that can't be read at all is skipped, and told
+        of by an ``error`` event.
 
         Canceling it loses nothing.
 
@@ -106,21 +114,38 @@ class Subscription(Generic[T]):
             msgspec.ValidationError: If the message isn't of the type asked for; the
                 next call returns the next one.
         """
-        if not self._items:
-            await self._wait(timeout)
-        return self._next()
+        until = None if timeout is None else monotonic() + timeout
+        while True:
+            if not self._items:
+                await self._wait(timeout)
+            message = self._next()
+            if message is not SKIPPED:
+                return message
+            if until is not None:
+                timeout = max(0.0, until - monotonic())
 
     async def recv_many(self) -> list[T]:
         """
         Return all messages that wait, at least one.
 
-        Cancels and raises as :meth:`recv`.
+        Cancels and raises as :meth:`recv`; those before one that isn't of the type
+        asked for are returned first.
         """
-        if not self._items:
-            await self._wait(None)
-        messages = []
-        while self._items:
-            messages.append(self._next())
+        messages: list[T] = []
+        while not messages:
+            if not self._items:
+                await self._wait(None)
+            while self._items:
+                item = self._items[0]
+                try:
+                    message = self._next()
+                except msgspec.ValidationError:
+                    if not messages:
+                        raise
+                    self._items.appendleft(item)
+                    break
+                if message is not SKIPPED:
+                    messages.append(message)
         return messages
 
     async def close(self) -> None:
@@ -184,6 +209,7 @@ class Subscription(Generic[T]):
             raise
 
     def _next(self) -> T:
+        """Return the next message, or SKIPPED."""
         item = self._items.popleft()
         self.mailbox.made_room()
         try:
@@ -193,10 +219,18 @@ class Subscription(Generic[T]):
         return message
 
     def _decode_unusual(self, item: Any, error: Exception) -> Any:
-        """Decode what msgspec finds too lax: NaN, lone surrogates."""
-        if isinstance(error, msgspec.ValidationError):
+        """
+        Return what msgspec finds too lax, NaN, 1e999, lone surrogates; or SKIPPED.
+        """
+        if isinstance(error, msgspec.ValidationError) and self._type is not Any:
             raise error
-        return self._convert(loads(item))
+        try:
+            message = loads(item)
+        # Parts of it were never looked at before.
+        except ValueError as bad:
+            self._router.unreadable(self, bad)
+            return SKIPPED
+        return self._convert(message)
 
     def _convert(self, message: Any) -> Any:
         """Return a decoded message as the type that was asked for."""
@@ -286,17 +320,11 @@ class Stream(Subscription[T]):
         await link.send_frame(frame(wrapper))
 
     def _unwrap(self, envelope: Envelope) -> Any:
-        data = envelope.data
-        if not envelope.is_json:
-            return data
-        try:
-            return self._payload(data)
-        except UNUSUAL as error:
-            return super()._decode_unusual(data, error)
+        return self._payload(envelope.data) if envelope.is_json else envelope.data
 
     def _decode_unusual(self, item: Any, error: Exception) -> Any:
-        # It has been tried.
-        raise error
+        data = item.data if isinstance(item, Envelope) else item
+        return super()._decode_unusual(data, error)
 
 
 class Handler:
