@@ -30,6 +30,7 @@ IMPORTS = {
             "connection",
             "events",
             "exceptions",
+            "handlers",
             "limits",
             "link",
             "memory",
@@ -61,6 +62,7 @@ IMPORTS = {
     "client.dialects": ({"control", "envelope"}, {"msgspec"}),
     "client.events": ({"exceptions", "inbox"}, set()),
     "client.filters": (set(), set()),
+    "client.handlers": ({"exceptions", "processors", "subscriptions"}, {"msgspec"}),
     "client.limits": (set(), set()),
     "client.link": ({"connection", "limits", "renewal"}, set()),
     "client.memory": ({"inbox"}, {"websockets"}),
@@ -71,6 +73,7 @@ IMPORTS = {
             "dialects",
             "events",
             "filters",
+            "handlers",
             "inbox",
             "limits",
             "router",
@@ -117,6 +120,7 @@ IMPORTS = {
     "client.subscriptions": (
         {
             "channels",
+            "control",
             "dialects",
             "envelope",
             "exceptions",

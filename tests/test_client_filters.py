@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 
+import msgspec
 import pytest
 
 from channelsmultiplexer.client import (
@@ -15,6 +16,7 @@ from channelsmultiplexer.client import (
 from feed import (
     PATIENCE,
     Feed,
+    assert_conserved,
     next_event,
     within,
 )
@@ -196,3 +198,55 @@ async def test_handler_closes():
         mux.add_handler(lambda message: mux.close())
         await feed.sockets[0].send("0")
         await within(next_event(mux.events(), "closed"))
+
+
+class Number(msgspec.Struct):
+    """
+    What a handler may ask for.
+    """
+
+    n: int
+
+
+async def test_handler_of_a_type(caplog):
+    """A message that isn't of a handler's type is logged; the next is handled."""
+    got = asyncio.Queue()
+    async with Feed() as feed, Multiplex(feed.url) as mux:
+        mux.add_handler(got.put_nowait, type=Number)
+        for text in ('{"n":"one"}', '{"n":2}'):
+            await feed.sockets[0].send(text)
+        assert await within(got.get()) == Number(2)
+        assert "No message for the handler" in caplog.text
+
+
+async def test_handler_is_canceled(caplog):
+    """A handler whose function is canceled says so, and gets nothing more."""
+
+    async def cancel(message):
+        raise asyncio.CancelledError
+
+    async with Feed() as feed, Multiplex(feed.url) as mux:
+        handler = mux.add_handler(cancel)
+        await feed.sockets[0].send("1")
+        await asyncio.wait({handler.task}, timeout=PATIENCE)
+        assert "was canceled" in caplog.text
+        assert mux.stats().active_subscriptions == 1
+        assert_conserved(mux.stats())
+
+
+async def test_handler_is_too_slow(caplog):
+    """A handler that ends because it was too slow says so."""
+    release = asyncio.Event()
+
+    async def dawdle(message):
+        await release.wait()
+
+    async with Feed() as feed, Multiplex(feed.url) as mux:
+        handler = mux.add_handler(dawdle, queue_size=1, overflow="error")
+        live = mux.stream_filter()
+        for i in range(3):
+            await feed.sockets[0].send(str(i))
+            await live.recv(PATIENCE)
+        release.set()
+        await asyncio.wait({handler.task}, timeout=PATIENCE)
+        assert "too slow: 1 of 1 are waiting" in caplog.text

@@ -5,6 +5,8 @@ Streams of our own server, in both dialects, on two servers.
 from __future__ import annotations
 
 import asyncio
+import datetime
+import decimal
 import itertools
 import json
 import re
@@ -13,11 +15,32 @@ from pathlib import Path
 
 import pytest
 
-from channelsmultiplexer.client import Closed, MemoryServer, Multiplex, Refused
+from channelsmultiplexer.client import (
+    Closed,
+    InboxFull,
+    MemoryServer,
+    Multiplex,
+    Refused,
+)
 from feed import PATIENCE, Feed, at_once, next_event, within
 from served import Server
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+class Text(str):
+    """
+    As Django's SafeString is.
+    """
+
+
+# What json doesn't know, and what msgspec doesn't.
+VALUES = [
+    datetime.date(2026, 1, 2),
+    decimal.Decimal("1.5"),
+    Text("safe"),
+    {None: [Text("safe")]},
+]
 
 
 @pytest.fixture(scope="module", params=["uvicorn", "daphne"])
@@ -116,6 +139,48 @@ async def test_close(v1):
     assert await other.recv(PATIENCE) == 1
     with pytest.raises(Closed, match="4000 enough"):
         await echo.send(1)
+
+
+async def test_recv_after_a_close(v1):
+    """Who asks a closed stream for more is told its code and reason."""
+    closes = await v1.open("closes")
+    await closes.send(1001)
+    with pytest.raises(Closed, match="1001 as you wish"):
+        await closes.recv(PATIENCE)
+
+
+@pytest.mark.parametrize("ending", [(99,), (5000,), (4000, "x" * 124), ("4000",)])
+async def test_close_with_what_is_refused(v1, ending):
+    """What the server would refuse is refused, and closes nothing."""
+    echo = await v1.open("echo")
+    with pytest.raises(ValueError, match=r"Expected"):
+        await echo.close(*ending)
+    await echo.send(1)
+    assert await echo.recv(PATIENCE) == 1
+
+
+@pytest.mark.parametrize("value", VALUES)
+async def test_same_json(v1, value):
+    """A stream writes a value's JSON as the connection does: dates, Structs."""
+    echo = await v1.open("echo")
+    await echo.send(value)
+    (direct,) = [await echo.recv(PATIENCE)]
+    text = await v1.connection.processors.frame([value], auth=False)
+    assert json.loads(text) == [direct]
+
+
+async def test_too_slow(v1):
+    """A stream that its reader's slowness has ended takes nothing any more."""
+    slow = await v1.open("echo", queue_size=1, overflow="error")
+    live = v1.stream_filter()
+    for i in range(3):
+        await slow.send(i)
+        await live.recv(PATIENCE)
+    assert await slow.recv(PATIENCE) == 0
+    with pytest.raises(InboxFull):
+        await slow.recv(PATIENCE)
+    with pytest.raises(Closed, match="1013 inbox full"):
+        await slow.send("lost")
 
 
 async def test_bare(bare):

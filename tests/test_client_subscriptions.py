@@ -4,8 +4,6 @@ What the readers of subscriptions and streams get, and what handlers do.
 
 from __future__ import annotations
 
-import asyncio
-
 import msgspec
 import pytest
 
@@ -52,7 +50,7 @@ async def test_unreadable_message(transport):
 async def test_unreadable_message_of_one_that_left():
     """What is skipped after its subscription has left is still counted once."""
     async with Feed() as feed, feed.client() as mux:
-        trades = await mux.subscribe("a", limit=2, overflow="error")
+        trades = await mux.subscribe("a", queue_size=2, overflow="error")
         await feed.sockets[0].send(UNREADABLE)
         await publish(feed, 1, 2)
         await mux.subscribe("b", timeout=PATIENCE)
@@ -76,7 +74,7 @@ async def test_unusual_message(text):
 
 
 async def test_timeout_after_unreadable_messages():
-    """recv's timeout counts from its call, whatever is skipped meanwhile."""
+    """The timeout of recv counts from its call, whatever is skipped meanwhile."""
     async with Feed() as feed, feed.client() as mux:
         trades = await mux.subscribe("a")
         await feed.sockets[0].send(UNREADABLE)

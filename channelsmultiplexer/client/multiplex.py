@@ -15,10 +15,11 @@ from .connection import Connection
 from .dialects import V1, Bare, Feed
 from .events import Event, Listener
 from .filters import Filter
+from .handlers import Handler
 from .limits import DEFAULT
 from .router import Router
 from .stats import MultiplexStats
-from .subscriptions import Handler, Stream, Subscription
+from .subscriptions import Stream, Subscription
 from .supervisor import State
 
 __all__ = ["Multiplex"]
@@ -114,7 +115,7 @@ class Multiplex(Generic[T]):
         self._router = Router(language, channel_extractor, ack, decoded)
         self._options: dict[str, Any] = {
             "type": type,
-            "limit": queue_size,
+            "queue_size": queue_size,
             "overflow": overflow,
         }
         # Checked now, rather than by the first subscription.
@@ -239,7 +240,7 @@ class Multiplex(Generic[T]):
 
             auth: If the message that subscribes is to be signed.
 
-            options: ``type``, ``limit`` and ``overflow``, where this subscription
+            options: ``type``, ``queue_size`` and ``overflow``, where this subscription
                 differs.
 
         Raises:

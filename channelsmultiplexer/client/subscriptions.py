@@ -4,38 +4,36 @@ What a program holds of a connection that it shares: a subscription, or a stream
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import json
-import logging
 from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
+from .. import control
 from ..envelope import Envelope, Wrapper
 from ..exceptions import Closed, InboxClosed, InboxFull
 from ..inbox import Mailbox, Overflow
-from .dialects import decoder, loads
-from .processors import settle
+from .dialects import checked, decoder, loads
+from .processors import encode
 from .stats import SubscriptionStats
 
 if TYPE_CHECKING:
     from .channels import Channel
     from .router import Router
 
-__all__ = ["Handler", "Stream", "Subscription"]
+__all__ = ["Stream", "Subscription"]
 
 T = TypeVar("T")
 
 # What a fast decoder raises, for what is bad and for what only json can read.
 UNUSUAL = (msgspec.DecodeError, RecursionError, ValueError)
 
+# What a stream is closed with whose reader was too slow; as the server says it.
+FULL = (1013, "inbox full")
+
 # In place of a message that nothing can decode.
 SKIPPED: Any = object()
-
-logger = logging.getLogger(__name__)
 
 
 class Subscription(Generic[T]):
@@ -56,12 +54,12 @@ class Subscription(Generic[T]):
         channel: Any,
         *,
         type: Any = Any,  # noqa: A002 (the seed's word)
-        limit: int = 1000,
+        queue_size: int = 1000,
         overflow: Overflow = "drop_oldest",
         decoded: bool = False,
     ) -> None:
         self.channel = channel
-        self.mailbox: Mailbox[Any] = Mailbox(limit, overflow)
+        self.mailbox: Mailbox[Any] = Mailbox(queue_size, overflow)
         #: What the router knows its channel by.
         self.key: Any = None
         self._router = router
@@ -164,6 +162,10 @@ class Subscription(Generic[T]):
     async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
 
+    def __repr__(self) -> str:
+        state = "" if self.is_active else " closed"
+        return f"<{type(self).__name__} {self.channel!r}{state}>"
+
     @property
     def is_active(self) -> bool:
         """
@@ -199,11 +201,15 @@ class Subscription(Generic[T]):
     def _leave(self) -> None:
         self._router.leave(self)
 
+    def _ended(self) -> Closed:
+        """Return what a normal end is for those who ask for more."""
+        return Closed(1000)
+
     async def _wait(self, timeout: float | None) -> None:
         try:
             await self.mailbox.wait(timeout)
         except InboxClosed:
-            raise Closed(1000) from None
+            raise self._ended() from None
         except InboxFull:
             self._leave()
             raise
@@ -274,15 +280,15 @@ class Stream(Subscription[T]):
 
     async def send(self, value: Any) -> None:
         """
-        Send a value as JSON, once the stream is open.
+        Send a value as JSON, once the stream is open: text too is a JSON string.
 
-        Returns and loses what :meth:`.Multiplex.send` does.
+        Returns and loses what :meth:`.Multiplex.send` does, and writes JSON as it.
 
         Raises:
             Closed: If the stream has ended.
         """
         value = await self._router.connection.processors.pre_process(value)
-        await self._send(lambda wrapper: wrapper.text(json.dumps(value)))
+        await self._send(lambda wrapper: wrapper.text(encode(value)))
 
     async def send_text(self, text: str) -> None:
         """
@@ -299,7 +305,12 @@ class Stream(Subscription[T]):
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """
         Close the stream: the application is told *code*, and *reason*.
+
+        Raises:
+            ValueError: If the code isn't one of 1000 to 4999, or the reason is longer
+                than 123 characters.
         """
+        checked(control.Close("1", code, reason))
         self.wanted.ending = (code, reason)
         self.end(code, reason)
         await super().close()
@@ -319,40 +330,19 @@ class Stream(Subscription[T]):
         link, wrapper = await self._router.opened(self)
         await link.send_frame(frame(wrapper))
 
+    def _leave(self) -> None:
+        # Its reader was too slow; close() has said otherwise before.
+        if self.code is None:
+            self.wanted.ending = FULL
+            self.end(*FULL)
+        super()._leave()
+
+    def _ended(self) -> Closed:
+        return super()._ended() if self.code is None else Closed(self.code, self.reason)
+
     def _unwrap(self, envelope: Envelope) -> Any:
         return self._payload(envelope.data) if envelope.is_json else envelope.data
 
     def _decode_unusual(self, item: Any, error: Exception) -> Any:
         data = item.data if isinstance(item, Envelope) else item
         return super()._decode_unusual(data, error)
-
-
-class Handler:
-    """
-    Calls a function with each message of a subscription, one after the other.
-    """
-
-    def __init__(
-        self, function: Callable[[Any], object], messages: Subscription[Any]
-    ) -> None:
-        self._function = function
-        self._messages = messages
-        self.task = asyncio.create_task(self._run())
-
-    async def remove(self) -> None:
-        """
-        Call the function no more, and don't wait for what it is doing: cancel it.
-        """
-        await self._messages.close()
-        if self.task is not asyncio.current_task():
-            self.task.cancel()
-            await asyncio.wait({self.task})
-
-    async def _run(self) -> None:
-        with contextlib.suppress(Closed):
-            async for message in self._messages:
-                try:
-                    await settle(self._function(message))
-                # The next message may be a better one.
-                except Exception:
-                    logger.exception("The handler %r raised", self._function)
