@@ -200,6 +200,16 @@ async def test_handler_closes():
         await within(next_event(mux.events(), "closed"))
 
 
+@pytest.mark.parametrize("filters", [{"a": 1}, [("a", 1)], "ab", {}])
+async def test_no_filters(filters):
+    """What is no list of dicts is refused, and leaves nothing registered."""
+    async with Feed() as feed, Multiplex(feed.url) as mux:
+        for add in (mux.stream_filter, lambda it: mux.add_handler(print, it)):
+            with pytest.raises(TypeError, match="expected a list of dicts"):
+                add(filters)
+        assert mux.stats().active_subscriptions == 1
+
+
 class Number(msgspec.Struct):
     """
     What a handler may ask for.
