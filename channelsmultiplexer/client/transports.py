@@ -76,9 +76,13 @@ class Transport:
         """
         final, after = True, 0.0
         if isinstance(error, self.exceptions.ConnectionClosed):
-            frame = error.rcvd
-            closed = Closed(frame.code, frame.reason) if frame else Closed(1006)
-            final = closed.code in FATAL_CODES
+            # What the server said, or else what we did: too large, no pong.
+            frame = error.rcvd or error.sent
+            closed = Closed(1006)
+            if frame is not None:
+                # picows has None for no reason, and an enumeration of codes.
+                closed = Closed(int(frame.code), frame.reason or "")
+            final = error.rcvd is not None and closed.code in FATAL_CODES
         elif isinstance(error, self.exceptions.InvalidStatus):
             status = error.response.status_code
             closed = Closed(1006, f"the server answered with HTTP {status}")
