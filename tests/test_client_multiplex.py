@@ -324,3 +324,45 @@ def test_ack_of_the_feed():
     assert confirms("a", {"channels": ["b"], "result": None}) is None
     assert list(never()) == []
     assert next(at_once()) == 0
+
+
+def mistake(*args):
+    """
+    Stand for a function of the caller's that raises.
+    """
+    raise LookupError("mistake")
+
+
+@pytest.mark.parametrize(
+    ("options", "auth", "error"),
+    [
+        ({}, True, ValueError),
+        ({"auth": mistake}, True, LookupError),
+        ({"subscribe_msg": mistake}, False, LookupError),
+        ({"subscribe_msg": lambda channel: object()}, False, TypeError),
+        ({"pre_processors": [mistake]}, False, LookupError),
+    ],
+)
+async def test_mistake_in_a_subscribe(options, auth, error):
+    """A subscribe whose message can't be made raises why, and ends nothing else."""
+    async with Feed() as feed, feed.client(**options) as mux:
+        with pytest.raises(error):
+            await mux.subscribe("b", auth=auth, timeout=PATIENCE)
+        assert mux.list_subscriptions() == []
+        assert await within(mux.ping()) >= 0
+        assert mux.connection.connections == 1
+
+
+async def test_mistake_in_subscribing_again():
+    """A subscription that can't be asked for again ends, saying why."""
+    made = iter([subscribe("a")])
+
+    async with Feed() as feed:
+        mux = feed.client(subscribe_msg=lambda channel: next(made))
+        async with mux:
+            trades = await mux.subscribe("a")
+            feed.sockets[0].transport.abort()
+            with pytest.raises(Closed, match="StopIteration"):
+                await trades.recv(PATIENCE)
+            assert mux.list_subscriptions() == []
+            assert mux.is_connected

@@ -119,19 +119,22 @@ class Requests:
         """Send what makes channels begin, or end."""
         say = self.session.begin if begin else self.session.end
         try:
-            messages = say(channels)
-        # The caller's function, and those who wait for it called subscribe().
-        except Exception as error:
-            for channel in channels:
-                self._forget(channel)
-                channel.settle(error)
-            self._connection.emit(Event("error", error=error))
-            return
-        for message in messages:
+            frames = say(channels)
             if isinstance(self._router.dialect, Feed):
-                await self._link.send(message, auth=channels[0].auth)
-            else:
-                await self._link.send_frame(message)
+                frame, auth = self._connection.processors.frame, channels[0].auth
+                frames = [await frame(message, auth) for message in frames]
+        # The caller's functions, and those who wait for them called subscribe().
+        except Exception as error:
+            self._connection.emit(Event("error", error=error))
+            closed = Closed(1006, f"{type(error).__name__}: {error}")
+            closed.__cause__ = error
+            for channel in channels:
+                channel.settle(error)
+                # Those who have subscribed before must hear of it, too.
+                self._refuse(channel, closed)
+            return
+        for frame in frames:
+            await self._link.send_frame(frame)
         if begin and not self._confirmed:
             for channel in channels:
                 # Unless it was refused meanwhile.
