@@ -116,7 +116,7 @@ IMPORTS = {
         },
         {"msgspec"},
     ),
-    "client.stats": (set(), set()),
+    "client.stats": ({"router"}, set()),
     "client.subscriptions": (
         {
             "channels",

@@ -20,6 +20,7 @@ from feed import (
     next_event,
     within,
 )
+from guard import blocked
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -208,6 +209,21 @@ async def test_no_filters(filters):
             with pytest.raises(TypeError, match="expected a list of dicts"):
                 add(filters)
         assert mux.stats().active_subscriptions == 1
+
+
+async def test_unread_rest():
+    """What no filter matches is unrouted, no gap, while nobody asks for the rest."""
+    async with Feed() as feed, Multiplex(feed.url, queue_size=2) as mux:
+        events, stream = mux.events(), mux.stream_filter([{"a": 5}])
+        for a in range(6):
+            await feed.sockets[0].send(f'{{"a":{a}}}')
+        await stream.recv(PATIENCE)
+        assert (mux.stats().unrouted, mux.stats().dropped) == (5, 0)
+        rest = await blocked(mux.receive())
+        await feed.sockets[0].send("{}")
+        assert await within(rest) == {}
+        await mux.close()
+        assert [event.name async for event in events] == ["closed"]
 
 
 class Number(msgspec.Struct):

@@ -106,6 +106,30 @@ async def test_resubscribed_within_limits():
         assert feed.got[1].empty()
 
 
+async def test_subscribe_before_connect():
+    """What a server sends first reaches who subscribed before it was connected to."""
+
+    async def greet(socket):
+        await socket.send('{"stream":"a","data":1}')
+
+    async with Feed(greet) as feed:
+        mux = feed.client()
+        trades = await mux.subscribe("a")
+        async with mux:
+            assert (await trades.recv(PATIENCE))["data"] == 1
+            assert (await feed.message())["params"] == ["a"]
+
+
+async def test_refused_subscribe_before_connect():
+    """The reader is told that a server refused what was subscribed before."""
+    async with Feed() as feed:
+        mux = feed.client()
+        refused = await mux.subscribe("bad")
+        async with mux:
+            with pytest.raises(Refused, match="no such channel"):
+                await refused.recv(PATIENCE)
+
+
 async def test_ack():
     """Subscribe returns when the server has confirmed, and raises if it refuses."""
     async with Feed() as feed, feed.client() as mux:
@@ -272,22 +296,6 @@ async def test_closed_subscriptions_are_forgotten():
         assert [r() for r in references] == [None, None]
 
 
-async def test_mistakes():
-    """Arguments that contradict one another are refused at construction."""
-    with pytest.raises(ValueError, match="both"):
-        Multiplex("ws://x", channel_key="a", channel_extractor=str)
-    with pytest.raises(ValueError, match="feed, v1 or bare"):
-        Multiplex("ws://x", dialect="v2")
-    with pytest.raises(ValueError, match="key of its own"):
-        Multiplex("ws://x", dialect="v1", channel_key="a")
-    with pytest.raises(ValueError, match="websockets"):
-        Multiplex("ws://x", transport="carrier pigeon")
-    with pytest.raises(RuntimeError, match="connect"):
-        await Multiplex("ws://x", channel_key="a").subscribe("a")
-    with pytest.raises(TypeError, match="dialect"):
-        await Multiplex("ws://x").open("a")
-
-
 async def test_documented_stats():
     """Each number that is documented is there, and says something (J16)."""
     async with Feed() as feed, feed.client() as mux:
@@ -324,45 +332,3 @@ def test_ack_of_the_feed():
     assert confirms("a", {"channels": ["b"], "result": None}) is None
     assert list(never()) == []
     assert next(at_once()) == 0
-
-
-def mistake(*args):
-    """
-    Stand for a function of the caller's that raises.
-    """
-    raise LookupError("mistake")
-
-
-@pytest.mark.parametrize(
-    ("options", "auth", "error"),
-    [
-        ({}, True, ValueError),
-        ({"auth": mistake}, True, LookupError),
-        ({"subscribe_msg": mistake}, False, LookupError),
-        ({"subscribe_msg": lambda channel: object()}, False, TypeError),
-        ({"pre_processors": [mistake]}, False, LookupError),
-    ],
-)
-async def test_mistake_in_a_subscribe(options, auth, error):
-    """A subscribe whose message can't be made raises why, and ends nothing else."""
-    async with Feed() as feed, feed.client(**options) as mux:
-        with pytest.raises(error):
-            await mux.subscribe("b", auth=auth, timeout=PATIENCE)
-        assert mux.list_subscriptions() == []
-        assert await within(mux.ping()) >= 0
-        assert mux.connection.connections == 1
-
-
-async def test_mistake_in_subscribing_again():
-    """A subscription that can't be asked for again ends, saying why."""
-    made = iter([subscribe("a")])
-
-    async with Feed() as feed:
-        mux = feed.client(subscribe_msg=lambda channel: next(made))
-        async with mux:
-            trades = await mux.subscribe("a")
-            feed.sockets[0].transport.abort()
-            with pytest.raises(Closed, match="StopIteration"):
-                await trades.recv(PATIENCE)
-            assert mux.list_subscriptions() == []
-            assert mux.is_connected

@@ -169,6 +169,34 @@ async def test_same_json(v1, value):
     assert json.loads(text) == [direct]
 
 
+OPENINGS = [
+    (42, (), TypeError),
+    ("echo", "ab", TypeError),
+    ("x" * 8193, (), ValueError),
+    ("echo", ["x"] * 33, ValueError),
+    ("echo", [1], ValueError),
+]
+
+
+@pytest.mark.parametrize(("path", "subprotocols", "error"), OPENINGS)
+async def test_no_opening(v1, path, subprotocols, error):
+    """What the server would call a bad frame is refused before it is sent."""
+    with pytest.raises(error):
+        await within(v1.open(path, subprotocols=subprotocols))
+    assert v1.list_subscriptions() == []
+
+
+async def test_streams_by_path(v1):
+    """The streams of a path are found and closed by it."""
+    streams = [await v1.open("echo") for _ in range(2)]
+    assert v1.get_subscription("echo") is streams[0]
+    assert repr(streams[0]) == "<Stream 'echo'>"
+    assert await v1.unsubscribe("echo")
+    assert v1.list_subscriptions() == []
+    assert v1.get_subscription("echo") is None
+    assert not await v1.unsubscribe("echo")
+
+
 async def test_too_slow(v1):
     """A stream that its reader's slowness has ended takes nothing any more."""
     slow = await v1.open("echo", queue_size=1, overflow="error")
@@ -191,6 +219,13 @@ async def test_bare(bare):
     for stream in (first, second):
         assert await stream.recv(PATIENCE) == {"a": 1}
         assert await stream.recv(PATIENCE) == "not JSON"
+
+
+@pytest.mark.parametrize(("path", "subprotocols"), [("", ()), ("echo", ["x"])])
+async def test_bare_no_opening(bare, path, subprotocols):
+    """In bare a stream has a name, and no subprotocols."""
+    with pytest.raises(ValueError, match="expected"):
+        await bare.open(path, subprotocols=subprotocols)
 
 
 async def test_bare_ended(bare):
@@ -333,6 +368,21 @@ async def test_refused_later():
     await socket.send('{"op":"closed","stream":"1","code":4429,"reason":"many"}')
     with pytest.raises(Refused, match="4429 many"):
         await within(opening)
+    await mux.close()
+
+
+async def test_bad_opening():
+    """A server that calls an opening a bad frame refuses the stream so."""
+    mux, socket, _ = await v1_in_memory()
+    events = mux.events()
+    opening = asyncio.ensure_future(mux.open("a"))
+    await within(socket.recv())
+    error = {"op": "error", "stream": "1", "code": "invalid-envelope", "message": "no"}
+    await socket.send(json.dumps(error))
+    with pytest.raises(Refused, match="1002 invalid-envelope: no"):
+        await within(opening)
+    assert (await within(next_event(events, "error"))).channel == "a"
+    assert mux.list_subscriptions() == []
     await mux.close()
 
 

@@ -94,3 +94,12 @@ async def test_recv_many_of_a_wrong_type():
             await trades.recv_many()
         assert await trades.recv_many() == [Trade(4)]
         assert_conserved(mux.stats())
+
+
+async def test_repr():
+    """A subscription shows its channel, and if it is closed."""
+    async with Feed() as feed, feed.client() as mux:
+        trades = await mux.subscribe("a")
+        assert repr(trades) == "<Subscription 'a'>"
+        await trades.close()
+        assert repr(trades) == "<Subscription 'a' closed>"

@@ -148,6 +148,14 @@ class Bare:
     def __init__(self) -> None:
         self._codec = envelope.Bare()
 
+    def check(self, path: str, subprotocols: Sequence[str]) -> None:
+        """
+        Raise :exc:`ValueError` if a stream can't be opened so.
+        """
+        if subprotocols:
+            raise ValueError("expected dialect='v1', for subprotocols")
+        self._codec.wrapper(path)
+
     def session(self, routes: dict[Hashable, Any]) -> Session:
         """
         Return what is said on a new link.
@@ -186,6 +194,12 @@ class V1:
     subprotocols = (SUBPROTOCOL,)
     confirms = True
     batch_size = None
+
+    def check(self, path: str, subprotocols: Sequence[str]) -> None:
+        """
+        Raise :exc:`ValueError` if a stream can't be opened so.
+        """
+        checked(control.Open("1", path, list(subprotocols)))
 
     def session(self, routes: dict[Hashable, Any]) -> Session:
         """

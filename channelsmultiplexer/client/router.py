@@ -65,8 +65,9 @@ class Router:
         # What is wanted: by name, and streams of v1 by a number of ours.
         self.channels: dict[Hashable, Channel] = {}
         self.filters: Filters[Subscription[Any]] = Filters()
-        # Gets what nobody else does.
+        # Gets what nobody else does, and if anybody has asked for it.
         self.rest: Subscription[Any] | None = None
+        self.rest_asked = False
         # Of each link, what it has been asked for.
         self._requests: set[Requests] = set()
         # If a message's channel is all there is to know; it is while nobody filters.
@@ -100,8 +101,6 @@ class Router:
         """
         Add a subscription to a channel, which *new* makes if there is none yet.
         """
-        if self.connection.state is State.IDLE:
-            raise RuntimeError("expected connect() first")
         self.refuse_if_closed()
         channel = self.channels.get(key)
         if channel is None:
@@ -111,6 +110,15 @@ class Router:
         subscription.key = key
         self.total += 1
         return channel
+
+    def named(self, name: Any) -> list[Channel]:
+        """
+        Return the channels of that name: one at most, but for streams of v1.
+        """
+        if isinstance(self.dialect, V1):
+            return [c for c in self.channels.values() if c.name == name]
+        channel = self._find(self.channels, name)
+        return [channel] if channel else []
 
     def watch(self, subscription: Subscription[Any], filters: Filter) -> None:
         """
@@ -311,7 +319,10 @@ class Router:
         if len(self.filters):
             found = self.filters.match(message)
             boxes += [(s.mailbox, message, s.channel) for s in found]
-        if not boxes and self.rest is not None:
+        # Of a feed without channels it is there from the start; with filters, that
+        # may be for nobody.
+        asked = self.rest_asked or not len(self.filters)
+        if not boxes and self.rest is not None and asked:
             boxes = [(self.rest.mailbox, message, None)]
         if not boxes:
             self.unrouted += 1
