@@ -49,7 +49,8 @@ class Multiplex(Generic[T]):
 
     Messages are the JSON of whole frames; a stream's are what the frames carry. They
     are decoded when they are read, and by each subscription for itself, unless
-    post-processors, filters or an extractor need them before: then all share one.
+    post-processors, filters or an extractor need them before: then all share one, and
+    none may change it.
 
     Args:
         uri: As of :class:`.Connection`, which also has all *options*.
@@ -147,7 +148,8 @@ class Multiplex(Generic[T]):
         """
         Close the connection, for good. What waits can still be read.
 
-        Calling it again does nothing.
+        Handlers are called no more: what waits for them is dropped, and what they are
+        doing is canceled. Calling it again does nothing.
         """
         for subscription in self._router.subscriptions():
             subscription.mailbox.lift()
@@ -190,7 +192,8 @@ class Multiplex(Generic[T]):
 
     def events(self) -> Listener:
         """
-        Return an async iterator over the events from now on.
+        Return an async iterator over the events from now on; leaving its ``async
+        with``, or forgetting it, ends it.
         """
         return self.connection.events()
 
@@ -364,7 +367,7 @@ class Multiplex(Generic[T]):
         Call a function, or coroutine function, with all messages that match.
 
         It runs in a task of its own, one message after the other, and delays nobody;
-        what it raises is logged.
+        what it raises is logged, as is a message that isn't of its *type*.
 
         Returns:
             What has ``await handler.remove()``.

@@ -252,9 +252,10 @@ class Stream(Subscription[T]):
     application at its other end; a ``gap`` event tells of it, and so does
     :attr:`reopened`.
 
-    When the server closes the stream, iterating ends if the code is 1000 or 1001,
-    else it raises :exc:`.Closed`; :attr:`code` and :attr:`reason` are there in either
-    case.
+    So it is, after a delay, when the server closes the stream alone with a code that
+    means later: 1011, 1012, 1013 or 4429. With any other the stream ends: iterating
+    ends if the code is 1000 or 1001, else it raises :exc:`.Closed`; :attr:`code` and
+    :attr:`reason` are there in either case.
 
     Attributes:
         reopened: How many times it was opened again.
