@@ -48,7 +48,8 @@ class MultiplexStats:
 
         control: What was for us: confirmations, and our server's control frames.
 
-        undecodable: Frames that couldn't be read.
+        undecodable: Frames that couldn't be read; once for each reader that skipped
+            one.
     """
 
     total_subscriptions: int
