@@ -4,7 +4,7 @@ Look at a demultiplexer, or at any feed, from a shell::
     python -m channelsmultiplexer ws://127.0.0.1:8000/ws/ --stream echo --send '[1]'
     python -m channelsmultiplexer wss://feed.example/ws --channel-key stream --count 5
 
-What arrives is printed as JSON lines.
+What arrives is printed as JSON lines; losses and gaps are told of on standard error.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from .client import Closed, Multiplex, Refused
+from .client import Closed, Event, Multiplex, Refused
 
 __all__ = ["main"]
 
@@ -65,14 +66,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="HEADER",
         help='send this with the handshake: "Origin: https://example.com"',
     )
-    add("--count", type=int, metavar="N", help="leave after N messages")
-    add("--timeout", type=float, default=10, help="seconds to connect; 10")
+    add("--count", type=positive, metavar="N", help="leave after N messages")
+    add("--timeout", type=float, default=10, help="seconds to connect, and to open; 10")
     add("--stats", action="store_true", help="print the numbers when leaving")
     options = parser.parse_args(arguments)
     if options.subscribe and not options.channel_key:
         parser.error("--subscribe needs --channel-key")
     if options.stream and options.channel_key:
         parser.error("--stream is for a demultiplexer, --channel-key for a feed")
+    if options.bare and not options.stream:
+        parser.error("--bare needs --stream")
     return options
 
 
@@ -86,9 +89,22 @@ def header(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
-async def look(options: argparse.Namespace) -> None:
+def positive(text: str) -> int:
+    """
+    Read a whole number of 1 or more.
+    """
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+async def look(options: argparse.Namespace) -> int:
     """
     Print what arrives, until there is enough of it or the connection ends.
+
+    Returns:
+        0; 1 if a stream was refused.
     """
     settings: dict[str, Any] = {"headers": dict(options.header)}
     if options.stream:
@@ -96,6 +112,8 @@ async def look(options: argparse.Namespace) -> None:
     elif options.channel_key:
         settings["channel_key"] = options.channel_key.split(".")
     mux: Multiplex[Any] = Multiplex(options.url, **settings)
+    names = ("disconnected", "retrying", "gap", "error")
+    silence = [mux.on(name, tell) for name in names]
     left = options.count
 
     async def show(name: str | None, messages: Any) -> None:
@@ -112,14 +130,24 @@ async def look(options: argparse.Namespace) -> None:
                     return
 
     enough = asyncio.Event()
+    # Before it is connected to: what the server sends first is printed, too.
+    subscribed = [await mux.subscribe(name) for name in options.subscribe]
+    shown: list[tuple[str | None, Any]] = [(each.channel, each) for each in subscribed]
+    if not options.stream and not subscribed:
+        shown.append((None, mux.iter_messages()))
     await mux.connect(options.timeout)
     tasks: list[asyncio.Task[Any]] = [asyncio.create_task(enough.wait())]
     try:
-        streams = [await mux.open(name) for name in options.stream]
-        subscribed = [await mux.subscribe(name) for name in options.subscribe]
-        shown = [show(each.channel, each) for each in [*streams, *subscribed]]
-        shown = shown or [show(None, mux.iter_messages())]
-        tasks.append(asyncio.create_task(all_of(shown)))
+        streams = []
+        for name in options.stream:
+            try:
+                stream = await mux.open(name, timeout=options.timeout)
+            except Refused as error:
+                say(f"{name}: refused, {text_of(error)}")
+                return 1
+            streams.append(stream)
+            shown.append((name, stream))
+        tasks.append(asyncio.create_task(all_of([show(*each) for each in shown])))
         for text in options.send:
             for stream in streams:
                 await stream.send_text(text)
@@ -128,14 +156,48 @@ async def look(options: argparse.Namespace) -> None:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if tasks[1].done():
             tasks[1].result()
+        return 0
     finally:
+        # What comes from now on is for nobody.
+        for stop in silence:
+            stop()
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
         await mux.close()
         if options.stats:
-            numbers = dataclasses.asdict(mux.stats())
-            print(json.dumps(numbers), file=sys.stderr)  # noqa: T201
+            say(json.dumps(dataclasses.asdict(mux.stats())))
+
+
+def tell(event: Event) -> None:
+    """
+    Say what happened to the connection.
+    """
+    details = [
+        event.channel and str(event.channel),
+        event.code and f"{event.code} {event.reason}".rstrip(),
+        event.count and f"{event.count} dropped",
+        event.delay is not None and f"in {event.delay:.1f} s",
+        event.error and not event.code and text_of(event.error),
+    ]
+    say(", ".join([event.name, *filter(None, details)]))
+
+
+def say(text: str) -> None:
+    """
+    Print what is no message; control characters of the server's do nothing.
+    """
+    safe = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    print(safe, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def text_of(error: BaseException) -> str:
+    """
+    Return an error's text in full, which :exc:`.Closed` cuts short for logs.
+    """
+    if isinstance(error, Closed):
+        return f"closed with {error.code} {error.reason}".rstrip()
+    return str(error) or type(error).__name__
 
 
 async def all_of(awaitables: Sequence[Any]) -> None:
@@ -150,17 +212,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Run the command.
 
     Returns:
-        0; 1 if the connection failed, having said why on standard error.
+        0; 1 if the connection failed, having said why on standard error, or if
+        nobody reads what is printed.
     """
     options = parse(arguments)
     try:
         with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(look(options))
-    except Refused as error:
-        print(f"refused: {error}", file=sys.stderr)  # noqa: T201
+            return asyncio.run(look(options))
+    except BrokenPipeError:
+        # Python flushes once more when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (Closed, TimeoutError) as error:
-        print(f"{options.url}: {error}", file=sys.stderr)  # noqa: T201
+    except (Closed, TimeoutError, ValueError) as error:
+        text = text_of(error)
+        say(text if options.url in text else f"{options.url}: {text}")
         return 1
     return 0
 

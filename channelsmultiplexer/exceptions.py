@@ -120,9 +120,10 @@ class Closed(MultiplexError, ConnectionError):
     said so.
 
     Attributes:
-        code: The WebSocket close code; 1006 if there was no close frame.
+        code: The WebSocket close code, the server's or else our own; 1006 if there
+            was no close frame.
 
-        reason: What the server gave for a reason, or what went wrong.
+        reason: What came with it for a reason, or what went wrong.
     """
 
     def __init__(self, code: int, reason: str = "") -> None:

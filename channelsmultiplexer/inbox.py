@@ -377,25 +377,28 @@ class Mailbox(Generic[T]):
         """
         if self.items:
             return
-        if self.closed:
-            raise self._ending or InboxClosed()
-        if self.getter is not None and not self.getter.done():
-            raise RuntimeError("another task is reading this already")
         loop = asyncio.get_running_loop()
-        self.getter = getter = loop.create_future()
-        # No asyncio.wait_for(): before Python 3.12 it can swallow a cancellation.
-        timer = timeout is not None and loop.call_later(timeout, self.wake)
-        try:
-            await getter
-        finally:
-            self.getter = None
-            if timer:
-                timer.cancel()
-        if self.items:
-            return
-        if self.closed:
-            raise self._ending or InboxClosed()
-        raise TimeoutError(f"nothing came in {timeout} s")
+        until = None if timeout is None else loop.time() + timeout
+        # Whoever came between the waking and this may have taken what came.
+        while True:
+            if self.closed:
+                raise self._ending or InboxClosed()
+            if self.getter is not None and not self.getter.done():
+                raise RuntimeError("another task is reading this already")
+            self.getter = getter = loop.create_future()
+            # No asyncio.wait_for(): before Python 3.12 it can swallow a cancellation.
+            timer = until is not None and loop.call_at(until, self.wake)
+            try:
+                await getter
+            finally:
+                if self.getter is getter:
+                    self.getter = None
+                if timer:
+                    timer.cancel()
+            if self.items:
+                return
+            if until is not None and not self.closed and loop.time() >= until:
+                raise TimeoutError(f"nothing came in {timeout} s")
 
     async def get(self, timeout: float | None = None) -> T:
         """

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 
+import msgspec
 import pytest
 
 from channelsmultiplexer.client import (
@@ -15,9 +16,11 @@ from channelsmultiplexer.client import (
 from feed import (
     PATIENCE,
     Feed,
+    assert_conserved,
     next_event,
     within,
 )
+from guard import blocked
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -196,3 +199,80 @@ async def test_handler_closes():
         mux.add_handler(lambda message: mux.close())
         await feed.sockets[0].send("0")
         await within(next_event(mux.events(), "closed"))
+
+
+@pytest.mark.parametrize("filters", [{"a": 1}, [("a", 1)], "ab", {}])
+async def test_no_filters(filters):
+    """What is no list of dicts is refused, and leaves nothing registered."""
+    async with Feed() as feed, Multiplex(feed.url) as mux:
+        for add in (mux.stream_filter, lambda it: mux.add_handler(print, it)):
+            with pytest.raises(TypeError, match="expected a list of dicts"):
+                add(filters)
+        assert mux.stats().active_subscriptions == 1
+
+
+async def test_unread_rest():
+    """What no filter matches is unrouted, no gap, while nobody asks for the rest."""
+    async with Feed() as feed, Multiplex(feed.url, queue_size=2) as mux:
+        events, stream = mux.events(), mux.stream_filter([{"a": 5}])
+        for a in range(6):
+            await feed.sockets[0].send(f'{{"a":{a}}}')
+        await stream.recv(PATIENCE)
+        assert (mux.stats().unrouted, mux.stats().dropped) == (5, 0)
+        rest = await blocked(mux.receive())
+        await feed.sockets[0].send("{}")
+        assert await within(rest) == {}
+        await mux.close()
+        assert [event.name async for event in events] == ["closed"]
+
+
+class Number(msgspec.Struct):
+    """
+    What a handler may ask for.
+    """
+
+    n: int
+
+
+async def test_handler_of_a_type(caplog):
+    """A message that isn't of a handler's type is logged; the next is handled."""
+    got = asyncio.Queue()
+    async with Feed() as feed, Multiplex(feed.url) as mux:
+        mux.add_handler(got.put_nowait, type=Number)
+        for text in ('{"n":"one"}', '{"n":2}'):
+            await feed.sockets[0].send(text)
+        assert await within(got.get()) == Number(2)
+        assert "No message for the handler" in caplog.text
+
+
+async def test_handler_is_canceled(caplog):
+    """A handler whose function is canceled says so, and gets nothing more."""
+
+    async def cancel(message):
+        raise asyncio.CancelledError
+
+    async with Feed() as feed, Multiplex(feed.url) as mux:
+        handler = mux.add_handler(cancel)
+        await feed.sockets[0].send("1")
+        await asyncio.wait({handler.task}, timeout=PATIENCE)
+        assert "was canceled" in caplog.text
+        assert mux.stats().active_subscriptions == 1
+        assert_conserved(mux.stats())
+
+
+async def test_handler_is_too_slow(caplog):
+    """A handler that ends because it was too slow says so."""
+    release = asyncio.Event()
+
+    async def dawdle(message):
+        await release.wait()
+
+    async with Feed() as feed, Multiplex(feed.url) as mux:
+        handler = mux.add_handler(dawdle, queue_size=1, overflow="error")
+        live = mux.stream_filter()
+        for i in range(3):
+            await feed.sockets[0].send(str(i))
+            await live.recv(PATIENCE)
+        release.set()
+        await asyncio.wait({handler.task}, timeout=PATIENCE)
+        assert "too slow: 1 of 1 are waiting" in caplog.text

@@ -230,7 +230,7 @@ async def test_blocked_readers(due, by, transport):
             limit, reader = 1000, client.receive
             if by == "multiplex":
                 limit = 3
-                slow = await client.subscribe("a", limit=limit, overflow="block")
+                slow = await client.subscribe("a", queue_size=limit, overflow="block")
                 reader = slow.recv
             events = client.events()
             numbers = itertools.count()

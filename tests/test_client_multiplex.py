@@ -106,6 +106,30 @@ async def test_resubscribed_within_limits():
         assert feed.got[1].empty()
 
 
+async def test_subscribe_before_connect():
+    """What a server sends first reaches who subscribed before it was connected to."""
+
+    async def greet(socket):
+        await socket.send('{"stream":"a","data":1}')
+
+    async with Feed(greet) as feed:
+        mux = feed.client()
+        trades = await mux.subscribe("a")
+        async with mux:
+            assert (await trades.recv(PATIENCE))["data"] == 1
+            assert (await feed.message())["params"] == ["a"]
+
+
+async def test_refused_subscribe_before_connect():
+    """The reader is told that a server refused what was subscribed before."""
+    async with Feed() as feed:
+        mux = feed.client()
+        refused = await mux.subscribe("bad")
+        async with mux:
+            with pytest.raises(Refused, match="no such channel"):
+                await refused.recv(PATIENCE)
+
+
 async def test_ack():
     """Subscribe returns when the server has confirmed, and raises if it refuses."""
     async with Feed() as feed, feed.client() as mux:
@@ -278,22 +302,6 @@ def test_mistakes_of_a_dialect():
         Multiplex("ws://x", dialect="v1", subscribe_msg=str)
     with pytest.raises(ValueError, match="1 or more"):
         Multiplex("ws://x", batch_size=0)
-
-
-async def test_mistakes():
-    """Arguments that contradict one another are refused at construction."""
-    with pytest.raises(ValueError, match="both"):
-        Multiplex("ws://x", channel_key="a", channel_extractor=str)
-    with pytest.raises(ValueError, match="feed, v1 or bare"):
-        Multiplex("ws://x", dialect="v2")
-    with pytest.raises(ValueError, match="key of its own"):
-        Multiplex("ws://x", dialect="v1", channel_key="a")
-    with pytest.raises(ValueError, match="websockets"):
-        Multiplex("ws://x", transport="carrier pigeon")
-    with pytest.raises(RuntimeError, match="connect"):
-        await Multiplex("ws://x", channel_key="a").subscribe("a")
-    with pytest.raises(TypeError, match="dialect"):
-        await Multiplex("ws://x").open("a")
 
 
 async def test_documented_stats():

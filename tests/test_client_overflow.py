@@ -65,7 +65,7 @@ async def test_overflow(overflow, kept, dropped):
     """What a reader has no room for is dropped by the policy, and counted."""
     async with Feed() as feed, feed.client() as mux:
         events = mux.events()
-        slow = await mux.subscribe("a", limit=3, overflow=overflow)
+        slow = await mux.subscribe("a", queue_size=3, overflow=overflow)
         live = await mux.subscribe("a")
         for i in range(10):
             await feed.publish("a", i)
@@ -78,7 +78,7 @@ async def test_overflow(overflow, kept, dropped):
 async def test_overflow_error():
     """With overflow="error" the reader gets what fitted, then the error."""
     async with Feed() as feed, feed.client() as mux:
-        slow = await mux.subscribe("a", limit=3, overflow="error")
+        slow = await mux.subscribe("a", queue_size=3, overflow="error")
         live = await mux.subscribe("a")
         for i in range(5):
             await feed.publish("a", i)
@@ -91,7 +91,7 @@ async def test_overflow_error():
 async def test_overflow_block():
     """With overflow="block" the network waits for the reader; nothing is lost."""
     async with Feed() as feed, feed.client() as mux:
-        slow = await mux.subscribe("a", limit=3, overflow="block")
+        slow = await mux.subscribe("a", queue_size=3, overflow="block")
         await publish_many(feed, 200)
         got = [(await slow.recv(PATIENCE))["data"] for _ in range(200)]
         assert got == list(range(200))
@@ -120,7 +120,7 @@ async def test_lost_while_blocked(transport):
     """A link that is lost while its reader sends comes back; what came is kept."""
     options = {"transport": transport, "heartbeat": None}
     async with Feed() as feed, feed.client(**options) as mux:
-        slow = await mux.subscribe("a", limit=3, overflow="block")
+        slow = await mux.subscribe("a", queue_size=3, overflow="block")
         await publish_many(feed, 50)
         feed.sockets[0].transport.abort()
         await within(send_until(mux, feed))
@@ -140,7 +140,7 @@ async def test_heartbeat_while_blocked(transport):
     """Heartbeats leave a link alone whose messages wait for their reader."""
     often = {"heartbeat": 0.01, "transport": transport, "compression": None}
     async with Feed(create_connection=Pinged) as feed, feed.client(**often) as mux:
-        slow = await mux.subscribe("a", limit=3, overflow="block")
+        slow = await mux.subscribe("a", queue_size=3, overflow="block")
         # More than the transport takes: a pong is behind it.
         await publish_many(feed, 50)
         for _ in range(5):
@@ -153,7 +153,7 @@ async def test_heartbeat_while_blocked(transport):
 async def test_close_while_blocked():
     """Close doesn't wait for a reader that blocks the network; what came is kept."""
     async with Feed() as feed, feed.client() as mux:
-        slow = await mux.subscribe("a", limit=3, overflow="block")
+        slow = await mux.subscribe("a", queue_size=3, overflow="block")
         await publish_many(feed, 50)
         await within(mux.close())
         assert [m["data"] async for m in slow][:4] == [0, 1, 2, 3]

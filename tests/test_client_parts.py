@@ -17,7 +17,7 @@ from channelsmultiplexer.client.limits import Limiter
 from channelsmultiplexer.client.renewal import Overlap
 from channelsmultiplexer.inbox import Mailbox
 from feed import PATIENCE
-from guard import blocked
+from guard import blocked, soon
 
 
 class Clock:
@@ -273,3 +273,31 @@ async def test_mailbox_blocked_writer():
     box.close()
     assert await writer is False
     assert (await box.get(), box.dropped) == (2, 1)
+
+
+async def test_mailbox_reader_overtaken():
+    """A reader whose item another has taken goes on waiting, not timed out."""
+    box = Mailbox()
+    reader = await blocked(box.get())
+    box.put_nowait(1)
+    # The first reader is woken, and hasn't run.
+    assert await box.get() == 1
+    await asyncio.sleep(0)  # Now it has, and found nothing.
+    box.put_nowait(2)
+    assert await soon(reader) == 2
+
+
+async def test_mailbox_reader_overtaken_by_one_that_waits():
+    """A reader that was overtaken doesn't silence the one that waits now."""
+    box = Mailbox()
+    late = await blocked(box.get())
+
+    async def overtake():
+        box.put_nowait(1)
+        return [await box.get(), await box.get()]
+
+    waiting = await blocked(overtake())
+    with pytest.raises(RuntimeError, match="another task"):
+        await soon(late)
+    box.put_nowait(2)
+    assert await soon(waiting) == [1, 2]

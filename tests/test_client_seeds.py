@@ -61,7 +61,7 @@ async def test_queue_size(queue_size, kept):
     """queue_size bounds what waits for each subscription, unless it is 0 (J16)."""
     async with Feed() as feed, feed.client(queue_size=queue_size) as mux:
         trades = await mux.subscribe("a")
-        live = await mux.subscribe("a", limit=0)
+        live = await mux.subscribe("a", queue_size=0)
         for i in range(150):
             await feed.publish("a", i)
         for _ in range(150):

@@ -5,6 +5,8 @@ Streams of our own server, in both dialects, on two servers.
 from __future__ import annotations
 
 import asyncio
+import datetime
+import decimal
 import itertools
 import json
 import re
@@ -13,11 +15,32 @@ from pathlib import Path
 
 import pytest
 
-from channelsmultiplexer.client import Closed, MemoryServer, Multiplex, Refused
+from channelsmultiplexer.client import (
+    Closed,
+    InboxFull,
+    MemoryServer,
+    Multiplex,
+    Refused,
+)
 from feed import PATIENCE, Feed, at_once, next_event, within
 from served import Server
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+class Text(str):
+    """
+    As Django's SafeString is.
+    """
+
+
+# What json doesn't know, and what msgspec doesn't.
+VALUES = [
+    datetime.date(2026, 1, 2),
+    decimal.Decimal("1.5"),
+    Text("safe"),
+    {None: [Text("safe")]},
+]
 
 
 @pytest.fixture(scope="module", params=["uvicorn", "daphne"])
@@ -118,6 +141,76 @@ async def test_close(v1):
         await echo.send(1)
 
 
+async def test_recv_after_a_close(v1):
+    """Who asks a closed stream for more is told its code and reason."""
+    closes = await v1.open("closes")
+    await closes.send(1001)
+    with pytest.raises(Closed, match="1001 as you wish"):
+        await closes.recv(PATIENCE)
+
+
+@pytest.mark.parametrize("ending", [(99,), (5000,), (4000, "x" * 124), ("4000",)])
+async def test_close_with_what_is_refused(v1, ending):
+    """What the server would refuse is refused, and closes nothing."""
+    echo = await v1.open("echo")
+    with pytest.raises(ValueError, match=r"Expected"):
+        await echo.close(*ending)
+    await echo.send(1)
+    assert await echo.recv(PATIENCE) == 1
+
+
+@pytest.mark.parametrize("value", VALUES)
+async def test_same_json(v1, value):
+    """A stream writes a value's JSON as the connection does: dates, Structs."""
+    echo = await v1.open("echo")
+    await echo.send(value)
+    (direct,) = [await echo.recv(PATIENCE)]
+    text = await v1.connection.processors.frame([value], auth=False)
+    assert json.loads(text) == [direct]
+
+
+OPENINGS = [
+    (42, (), TypeError),
+    ("echo", "ab", TypeError),
+    ("x" * 8193, (), ValueError),
+    ("echo", ["x"] * 33, ValueError),
+    ("echo", [1], ValueError),
+]
+
+
+@pytest.mark.parametrize(("path", "subprotocols", "error"), OPENINGS)
+async def test_no_opening(v1, path, subprotocols, error):
+    """What the server would call a bad frame is refused before it is sent."""
+    with pytest.raises(error):
+        await within(v1.open(path, subprotocols=subprotocols))
+    assert v1.list_subscriptions() == []
+
+
+async def test_streams_by_path(v1):
+    """The streams of a path are found and closed by it."""
+    streams = [await v1.open("echo") for _ in range(2)]
+    assert v1.get_subscription("echo") is streams[0]
+    assert repr(streams[0]) == "<Stream 'echo'>"
+    assert await v1.unsubscribe("echo")
+    assert v1.list_subscriptions() == []
+    assert v1.get_subscription("echo") is None
+    assert not await v1.unsubscribe("echo")
+
+
+async def test_too_slow(v1):
+    """A stream that its reader's slowness has ended takes nothing any more."""
+    slow = await v1.open("echo", queue_size=1, overflow="error")
+    live = v1.stream_filter()
+    for i in range(3):
+        await slow.send(i)
+        await live.recv(PATIENCE)
+    assert await slow.recv(PATIENCE) == 0
+    with pytest.raises(InboxFull):
+        await slow.recv(PATIENCE)
+    with pytest.raises(Closed, match="1013 inbox full"):
+        await slow.send("lost")
+
+
 async def test_bare(bare):
     """In bare a stream is its name, and several may read it."""
     first, second = await bare.open("text"), await bare.open("text")
@@ -126,6 +219,13 @@ async def test_bare(bare):
     for stream in (first, second):
         assert await stream.recv(PATIENCE) == {"a": 1}
         assert await stream.recv(PATIENCE) == "not JSON"
+
+
+@pytest.mark.parametrize(("path", "subprotocols"), [("", ()), ("echo", ["x"])])
+async def test_bare_no_opening(bare, path, subprotocols):
+    """In bare a stream has a name, and no subprotocols."""
+    with pytest.raises(ValueError, match="expected"):
+        await bare.open(path, subprotocols=subprotocols)
 
 
 async def test_bare_ended(bare):
@@ -269,6 +369,21 @@ async def test_refused_later():
     await socket.send('{"op":"closed","stream":"1","code":4429,"reason":"many"}')
     with pytest.raises(Refused, match="4429 many"):
         await within(opening)
+    await mux.close()
+
+
+async def test_bad_opening():
+    """A server that calls an opening a bad frame refuses the stream so."""
+    mux, socket, _ = await v1_in_memory()
+    events = mux.events()
+    opening = asyncio.ensure_future(mux.open("a"))
+    await within(socket.recv())
+    error = {"op": "error", "stream": "1", "code": "invalid-envelope", "message": "no"}
+    await socket.send(json.dumps(error))
+    with pytest.raises(Refused, match="1002 invalid-envelope: no"):
+        await within(opening)
+    assert (await within(next_event(events, "error"))).channel == "a"
+    assert mux.list_subscriptions() == []
     await mux.close()
 
 

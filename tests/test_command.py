@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 
@@ -51,7 +52,8 @@ async def test_streams(server, options):
     code, lines, errors = await run(
         server.url, *options, *streams, "--send", "[1]", "--count", "2"
     )
-    assert (code, errors) == (0, "")
+    # The server may not be up yet.
+    assert (code, [e for e in errors.splitlines() if "retrying" not in e]) == (0, [])
     assert sorted(lines, key=str) == [
         {"stream": "echo", "payload": [1]},
         {"stream": "text", "payload": [1]},
@@ -62,7 +64,7 @@ async def test_refused(server):
     """A stream that is refused is said to be, with the code."""
     code, lines, errors = await run(server.url, "--timeout=20", "--stream", "refuses")
     assert (code, lines) == (1, [])
-    assert errors.startswith("refused: closed with 4403")
+    assert errors.splitlines()[-1].startswith("refuses: refused, closed with 4403")
 
 
 async def test_interrupt():
@@ -115,12 +117,88 @@ async def test_cannot_connect():
     assert errors.count("\n") == 1
 
 
+async def test_first_messages():
+    """What a server sends at once is printed, whether channels are named or not."""
+
+    async def greet(socket):
+        await socket.send('{"stream":"a"}')
+        await socket.send('{"stream":"b"}')
+
+    async with Feed(greet) as feed:
+        one = ["--channel-key", "stream", "--count", "1"]
+        _, lines, _ = await run(feed.url, *one, "--subscribe", "b")
+        assert lines == [{"stream": "b", "payload": {"stream": "b"}}]
+        _, lines, _ = await run(feed.url, *one)
+        assert lines == [{"stream": "a"}]
+
+
+async def test_losses():
+    """A loss and what follows are told of on standard error."""
+    closed = asyncio.Event()
+
+    async def greet(socket):
+        if not closed.is_set():
+            closed.set()
+            return await socket.close(1012, "restart")
+        await socket.send("1")
+
+    async with Feed(greet) as feed:
+        code, lines, errors = await run(feed.url, "--count", "1")
+    assert (code, lines) == (0, [1])
+    first, second, *_ = errors.splitlines()
+    assert first == "disconnected, 1012 restart"
+    assert second.startswith("retrying, in ")
+
+
+async def test_nobody_listens():
+    """It says what the last attempt failed with, when time is up."""
+    async with Feed() as feed:
+        feed.answers = [(503, {})] * 50
+        code, _, errors = await run(feed.url, "--timeout", "0.1")
+    assert code == 1
+    last = errors.splitlines()[-1]
+    assert last.endswith("in 0.1 s: the server answered with HTTP 503")
+
+
+async def test_invalid_url():
+    """A URL that is none is printed once, and whole."""
+    url = "htp://a.long.name.example.com/a/long/path/to/where/it/is/"
+    code, _, errors = await run(url)
+    assert code == 1
+    assert (errors.count(url), errors.count("\n")) == (1, 1)
+
+
+async def test_nobody_reads():
+    """When nobody reads what it prints it ends, and says nothing."""
+    gone = asyncio.Event()
+
+    async def greet(socket):
+        await socket.send("1")
+        await within(gone.wait())
+        await socket.send("2")
+
+    ours, theirs = os.pipe()
+    async with Feed(greet) as feed:
+        command = [sys.executable, "-m", "channelsmultiplexer", feed.url]
+        process = await asyncio.create_subprocess_exec(
+            *command, stdout=theirs, stderr=asyncio.subprocess.PIPE
+        )
+        os.close(theirs)
+        assert await asyncio.to_thread(os.read, ours, 1) == b"1"
+        os.close(ours)
+        gone.set()
+        assert await within(process.communicate()) == (None, b"")
+        assert process.returncode == 1
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         ["--subscribe", "a"],
         ["--stream", "a", "--channel-key", "b"],
         ["--header", "Origin"],
+        ["--count", "0"],
+        ["--bare"],
     ],
 )
 def test_usage(arguments, capsys):

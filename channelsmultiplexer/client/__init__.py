@@ -13,12 +13,13 @@ from __future__ import annotations
 from ..exceptions import Closed, InboxFull, Refused
 from .connection import Connection
 from .events import Event
+from .handlers import Handler
 from .limits import RateLimit
 from .link import Link
 from .memory import MemoryServer
 from .multiplex import Multiplex
 from .stats import MultiplexStats, SubscriptionStats
-from .subscriptions import Handler, Stream, Subscription
+from .subscriptions import Stream, Subscription
 from .supervisor import State
 
 __all__ = [

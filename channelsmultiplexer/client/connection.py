@@ -208,12 +208,14 @@ class Connection:
 
         Raises:
             Closed: If it can't be opened.
-            TimeoutError: If it wasn't in time.
+            TimeoutError: If it wasn't in time, from what the last attempt ended with.
             RuntimeError: If it was called before.
         """
         if self.state is not State.IDLE:
             raise RuntimeError(f"expected a new connection, got one {self.state.value}")
         self._supervisor.start(patient=timeout is not None)
+        failures: list[Event] = []
+        stop_listening = self.on("retrying", failures.append)
         up = asyncio.create_task(self._supervisor.up.wait())
         try:
             done, _ = await asyncio.wait({up}, timeout=timeout)
@@ -222,9 +224,12 @@ class Connection:
             raise
         finally:
             up.cancel()
+            stop_listening()
         if not done:
             await self.close()
-            raise TimeoutError(f"couldn't connect in {timeout} s")
+            last = failures[-1].error if failures else None
+            why = f": {last.reason}" if isinstance(last, Closed) else ""
+            raise TimeoutError(f"couldn't connect in {timeout} s{why}") from last
         # Without either, it was closed meanwhile.
         if self.error is not None or not self.connections:
             raise self.ending()

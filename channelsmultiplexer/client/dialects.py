@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from .. import control, envelope
 from ..envelope import SUBPROTOCOL, Envelope
 
-__all__ = ["V1", "Bare", "Feed", "Session", "decoder", "loads"]
+__all__ = ["V1", "Bare", "Feed", "Session", "checked", "decoder", "loads"]
+
+C = TypeVar("C", bound=control.Control)
 
 
 class Session:
@@ -146,6 +148,14 @@ class Bare:
     def __init__(self) -> None:
         self._codec = envelope.Bare()
 
+    def check(self, path: str, subprotocols: Sequence[str]) -> None:
+        """
+        Raise :exc:`ValueError` if a stream can't be opened so.
+        """
+        if subprotocols:
+            raise ValueError("expected dialect='v1', for subprotocols")
+        self._codec.wrapper(path)
+
     def session(self, routes: dict[Hashable, Any]) -> Session:
         """
         Return what is said on a new link.
@@ -184,6 +194,12 @@ class V1:
     subprotocols = (SUBPROTOCOL,)
     confirms = True
     batch_size = None
+
+    def check(self, path: str, subprotocols: Sequence[str]) -> None:
+        """
+        Raise :exc:`ValueError` if a stream can't be opened so.
+        """
+        checked(control.Open("1", path, list(subprotocols)))
 
     def session(self, routes: dict[Hashable, Any]) -> Session:
         """
@@ -249,6 +265,20 @@ def _reader(path: list[str]) -> tuple[type, Callable[[Any], Any]]:
         return _Key(key)
 
     return _Key, nested
+
+
+def checked(frame: C) -> C:
+    """
+    Return a control frame if our server will take it.
+
+    Raises:
+        ValueError: If it won't.
+    """
+    try:
+        msgspec.json.decode(frame.encode(), type=type(frame))
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from None
+    return frame
 
 
 def loads(frame: str | bytes) -> Any:

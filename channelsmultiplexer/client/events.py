@@ -4,7 +4,9 @@ What happens to a connection, for those who want to know.
 
 from __future__ import annotations
 
+import inspect
 import logging
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +17,18 @@ from ..inbox import Mailbox
 __all__ = ["Event", "Events", "Listener"]
 
 logger = logging.getLogger(__name__)
+
+# What Event.name may be.
+NAMES = (
+    "connected",
+    "disconnected",
+    "retrying",
+    "resubscribed",
+    "renewed",
+    "gap",
+    "error",
+    "closed",
+)
 
 # A program that asks for events and doesn't read them mustn't grow for ever.
 MAX_WAITING = 10_000
@@ -50,7 +64,8 @@ class Events:
 
     def __init__(self) -> None:
         self._callbacks: list[tuple[str, Callable[[Event], object]]] = []
-        self._listeners: set[Listener] = set()
+        # Those that nobody reads any more go by themselves.
+        self._listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
         self._closed = False
 
     def emit(self, event: Event) -> None:
@@ -73,7 +88,19 @@ class Events:
 
         Returns:
             What removes it again.
+
+        Raises:
+            ValueError: If there are no events of that name.
+            TypeError: If *callback* would have to be awaited: nothing here waits.
         """
+        if name not in NAMES:
+            expected = ", ".join(NAMES)
+            raise ValueError(f"expected one of {expected}, got {name!r}")
+        if inspect.iscoroutinefunction(callback):
+            raise TypeError(
+                f"expected a function, got the coroutine function {callback!r}; "
+                "iterate over events() to await"
+            )
         entry = (name, callback)
         self._callbacks.append(entry)
 
@@ -104,9 +131,11 @@ class Events:
 class Listener:
     """
     The events from one moment on; ends when the connection has.
+
+    Leaving its ``async with`` stops listening, as forgetting it does.
     """
 
-    def __init__(self, listeners: set[Listener]) -> None:
+    def __init__(self, listeners: weakref.WeakSet[Listener]) -> None:
         self.mailbox: Mailbox[Event] = Mailbox(MAX_WAITING)
         self._listeners = listeners
         listeners.add(self)
@@ -119,6 +148,12 @@ class Listener:
             return await self.mailbox.get()
         except InboxClosed:
             raise StopAsyncIteration from None
+
+    async def __aenter__(self) -> Listener:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """

@@ -51,7 +51,13 @@ class Filters(Generic[T]):
     def add(self, owner: T, filters: Filter) -> None:
         """
         Let *owner* have what matches *filters*.
+
+        Raises:
+            TypeError: If these are no dicts.
         """
+        listed = not isinstance(filters, Mapping | str)
+        if not listed or not all(isinstance(pairs, Mapping) for pairs in filters or ()):
+            raise TypeError(f"expected a list of dicts to filter by, got {filters!r}")
         if not filters or not all(filters):
             self._all[owner] = None
             return

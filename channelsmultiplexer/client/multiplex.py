@@ -16,10 +16,11 @@ from .connection import Connection
 from .dialects import V1, Bare, Feed
 from .events import Event, Listener
 from .filters import Filter
+from .handlers import Handler
 from .limits import DEFAULT
 from .router import Router
 from .stats import MultiplexStats
-from .subscriptions import Handler, Stream, Subscription
+from .subscriptions import Stream, Subscription
 from .supervisor import State
 
 __all__ = ["Multiplex"]
@@ -49,7 +50,8 @@ class Multiplex(Generic[T]):
 
     Messages are the JSON of whole frames; a stream's are what the frames carry. They
     are decoded when they are read, and by each subscription for itself, unless
-    post-processors, filters or an extractor need them before: then all share one.
+    post-processors, filters or an extractor need them before: then all share one, and
+    none may change it.
 
     Args:
         uri: As of :class:`.Connection`, which also has all *options*.
@@ -101,6 +103,10 @@ class Multiplex(Generic[T]):
     ) -> None:
         if dialect != "feed" and (channel_key or channel_extractor):
             raise ValueError(f"the dialect {dialect!r} has a channel key of its own")
+        if dialect != "feed" and (subscribe_msg or unsubscribe_msg or batch_size):
+            raise ValueError(f"the dialect {dialect!r} has messages of its own")
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"expected a batch_size of 1 or more, got {batch_size}")
         if channel_key and channel_extractor:
             raise ValueError("expected channel_key or channel_extractor, got both")
         if dialect not in ("feed", "v1", "bare"):
@@ -119,7 +125,7 @@ class Multiplex(Generic[T]):
         self._router = Router(language, channel_extractor, ack, decoded)
         self._options: dict[str, Any] = {
             "type": type,
-            "limit": queue_size,
+            "queue_size": queue_size,
             "overflow": overflow,
         }
         # Checked now, rather than by the first subscription.
@@ -136,7 +142,7 @@ class Multiplex(Generic[T]):
         self._last_key = 0
         # Where nothing names a channel, all messages are nobody's, from the start.
         if dialect == "feed" and not (channel_key or channel_extractor):
-            self._others()
+            self._rest()
 
     # The connection
 
@@ -150,7 +156,8 @@ class Multiplex(Generic[T]):
         """
         Close the connection, for good. What waits can still be read.
 
-        Calling it again does nothing.
+        Handlers are called no more: what waits for them is dropped, and what they are
+        doing is canceled. Calling it again does nothing.
         """
         try:
             await self.connection.close(code, reason)
@@ -191,7 +198,8 @@ class Multiplex(Generic[T]):
 
     def events(self) -> Listener:
         """
-        Return an async iterator over the events from now on.
+        Return an async iterator over the events from now on; leaving its ``async
+        with``, or forgetting it, ends it.
         """
         return self.connection.events()
 
@@ -239,13 +247,16 @@ class Multiplex(Generic[T]):
         Several subscriptions to a channel each get everything; the server is asked
         once. It is asked again on every new link. Canceling it leaves nothing behind.
 
+        Before :meth:`connect` it returns at once: the server is asked with the first
+        link, and what the server sends first isn't missed. A refusal is the reader's.
+
         Args:
             timeout: Seconds for the server to be asked and, if there is an *ack*, to
                 confirm.
 
             auth: If the message that subscribes is to be signed.
 
-            options: ``type``, ``limit`` and ``overflow``, where this subscription
+            options: ``type``, ``queue_size`` and ``overflow``, where this subscription
                 differs.
 
         Raises:
@@ -253,14 +264,19 @@ class Multiplex(Generic[T]):
             Refused: If the server refused.
             Closed: If the connection has ended.
             ValueError: If there is nothing to sign with.
-            RuntimeError: Before :meth:`connect`, and in *on_connect*.
+            RuntimeError: In *on_connect*.
         """
         if auth:
             self.connection.processors.expect_auth()
+        try:
+            hash(channel)
+        except TypeError:
+            raise TypeError(f"expected a hashable channel, got {channel!r}") from None
         subscription = self._subscription(channel, decoded=self._decoded, **options)
         new = functools.partial(Channel, channel, channel, auth=auth)
         wanted = self._router.want(channel, new, subscription)
-        await self._router.confirmed(wanted, subscription, timeout)
+        if self.state is not State.IDLE:
+            await self._router.confirmed(wanted, subscription, timeout)
         return subscription
 
     async def open(
@@ -284,10 +300,20 @@ class Multiplex(Generic[T]):
             Refused: If the application refused, with its code and reason.
             TimeoutError: If it wasn't in time.
             Closed: If the connection has ended.
+            ValueError: If the path, or what is offered, can be no stream's.
+            RuntimeError: Before :meth:`connect`.
         """
         router = self._router
         if isinstance(router.dialect, Feed):
             raise TypeError("expected dialect='v1' or 'bare', for streams")
+        if not isinstance(path, str) or isinstance(subprotocols, str):
+            raise TypeError(
+                f"expected a str, and a list of subprotocols, "
+                f"got {path!r} and {subprotocols!r}"
+            )
+        router.dialect.check(path, subprotocols)
+        if self.state is State.IDLE:
+            raise RuntimeError("expected connect() first")
         options = {**self._options, **options, "decoded": self._decoded}
         stream: Stream[T] = Stream(router, path, **options)
         key: Hashable = path
@@ -302,24 +328,23 @@ class Multiplex(Generic[T]):
 
     async def unsubscribe(self, channel: Any) -> bool:
         """
-        Close all subscriptions to a channel.
+        Close all subscriptions to a channel, or all streams of a path.
 
         Returns:
             If there were any.
         """
-        wanted = self._router.channels.get(channel)
-        if wanted is None:
-            return False
-        for subscription in wanted.subscriptions:
-            await subscription.close()
-        return True
+        found = self._router.named(channel)
+        for wanted in found:
+            for subscription in wanted.subscriptions:
+                await subscription.close()
+        return bool(found)
 
     def get_subscription(self, channel: Any) -> Subscription[T] | None:
         """
         Return the first subscription to a channel, if there is one.
         """
-        wanted = self._router.channels.get(channel)
-        return wanted.subscriptions[0] if wanted else None
+        found = self._router.named(channel)
+        return found[0].subscriptions[0] if found else None
 
     def list_subscriptions(self) -> list[Any]:
         """
@@ -352,7 +377,7 @@ class Multiplex(Generic[T]):
         Call a function, or coroutine function, with all messages that match.
 
         It runs in a task of its own, one message after the other, and delays nobody;
-        what it raises is logged.
+        what it raises is logged, as is a message that isn't of its *type*.
 
         Returns:
             What has ``await handler.remove()``.
@@ -366,8 +391,8 @@ class Multiplex(Generic[T]):
         """
         Return the next message that no subscription, filter or handler gets.
 
-        Where messages name their channel, it starts to wait for them when it is
-        first called. Cancels and raises as :meth:`.Subscription.recv`.
+        Where messages name their channel, or there are filters, it starts to wait for
+        them when it is first called. Cancels and raises as :meth:`.Subscription.recv`.
         """
         return await self._others().recv(timeout)
 
@@ -381,30 +406,7 @@ class Multiplex(Generic[T]):
         """
         Return the numbers of now.
         """
-        router = self._router
-        boxes = [subscription.mailbox for subscription in router.subscriptions()]
-        received = router.gone_received + sum(box.received for box in boxes)
-        dropped = router.gone_dropped + sum(box.dropped for box in boxes)
-        waiting = sum(len(box.items) for box in boxes)
-        return MultiplexStats(
-            total_subscriptions=router.total,
-            active_subscriptions=sum(not box.closed for box in boxes),
-            total_messages_routed=received,
-            connection_stats={
-                "state": self.state.value,
-                "connections": self.connection.connections,
-                "last_recv_time": self.last_recv_time,
-            },
-            received=router.received,
-            copied=router.copied,
-            delivered=received - dropped - waiting,
-            queued=sum(box.waiting for box in boxes),
-            dropped=dropped,
-            filtered=router.filtered,
-            unrouted=router.unrouted,
-            control=router.control,
-            undecodable=router.undecodable,
-        )
+        return MultiplexStats.of(self._router)
 
     # Private
 
@@ -412,7 +414,11 @@ class Multiplex(Generic[T]):
         return Subscription(self._router, channel, **{**self._options, **options})
 
     def _others(self) -> Subscription[T]:
-        """Return what gets the messages that nobody else does."""
+        """Return what gets the messages that nobody else does, and is read."""
+        self._router.rest_asked = True
+        return self._rest()
+
+    def _rest(self) -> Subscription[T]:
         router = self._router
         if router.rest is None:
             router.rest = self._subscription(None, decoded=True)

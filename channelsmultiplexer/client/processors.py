@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-__all__ = ["Processor", "Processors", "settle"]
+__all__ = ["Processor", "Processors", "encode", "settle"]
 
 Processor: TypeAlias = Callable[[Any], Any]
 
@@ -71,13 +71,7 @@ class Processors:
         message = await self.pre_process(message)
         if auth:
             message = await settle(self.expect_auth()(copy.deepcopy(message)))
-        if isinstance(message, str | bytes):
-            return message
-        try:
-            return msgspec.json.encode(message).decode()
-        # Lone surrogates, which only json writes.
-        except UnicodeEncodeError:
-            return json.dumps(message)
+        return message if isinstance(message, str | bytes) else encode(message)
 
     async def post_process(self, message: Any) -> Any:
         """
@@ -88,6 +82,20 @@ class Processors:
             if message is None:
                 break
         return message
+
+
+def encode(value: Any) -> str:
+    """
+    Return a value's JSON: msgspec's, who knows dates and Structs.
+
+    Raises:
+        TypeError: If it has none.
+    """
+    try:
+        return msgspec.json.encode(value).decode()
+    # What only json writes: lone surrogates, subclasses of str.
+    except (UnicodeEncodeError, TypeError):
+        return json.dumps(value)
 
 
 async def settle(value: Any) -> Any:

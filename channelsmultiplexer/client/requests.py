@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .. import control
 from ..exceptions import Closed, Refused
 from .channels import Channel
-from .dialects import Bare, Feed
+from .dialects import V1, Bare, Feed
 from .events import Event
 from .link import Link, Standing
 from .subscriptions import Stream
@@ -192,7 +192,14 @@ class Requests:
                     self._closed(channel, frame)
             case control.Error():
                 error = Closed(1002, f"{frame.code}: {frame.message}")
-                self._connection.emit(Event("error", channel=frame.stream, error=error))
+                channel = self.session.routes.get(frame.stream)
+                name = channel.name if channel else frame.stream
+                self._connection.emit(Event("error", channel=name, error=error))
+                v1 = isinstance(self._router.dialect, V1)
+                if v1 and channel is not None and channel.key in self.pending:
+                    # Nothing but its opening was sent: this is the answer.
+                    del self.session.routes[frame.stream]
+                    self._rejected(channel, error)
                 ended = frame.code == "unknown-stream" and frame.stream
                 if ended and isinstance(self._router.dialect, Bare):
                     # All that a bare client is told of a stream's end.
@@ -266,8 +273,14 @@ class Requests:
             self._down(channel)
             if self._again(channel):
                 return
-        kind = Closed if channel.ready.done() else Refused
-        self._refuse(channel, kind(frame.code, frame.reason))
+        self._rejected(channel, Closed(frame.code, frame.reason))
+
+    def _rejected(self, channel: Channel, error: Closed) -> None:
+        """Refuse a stream: as one that never was, or as one that has ended."""
+        channel.wire.pop(self.session, None)
+        if not channel.ready.done():
+            error = Refused(error.code, error.reason)
+        self._refuse(channel, error)
 
     def _unsaid(self, channel: Channel, error: Exception) -> None:
         """Note that the server couldn't be asked for a channel."""

@@ -66,8 +66,9 @@ class Router:
         # What is wanted: by name, and streams of v1 by a number of ours.
         self.channels: dict[Hashable, Channel] = {}
         self.filters: Filters[Subscription[Any]] = Filters()
-        # Gets what nobody else does.
+        # Gets what nobody else does, and if anybody has asked for it.
         self.rest: Subscription[Any] | None = None
+        self.rest_asked = False
         # Of each link, what it has been asked for.
         self._requests: set[Requests] = set()
         # If a message's channel is all there is to know; it is while nobody filters.
@@ -101,8 +102,6 @@ class Router:
         """
         Add a subscription to a channel, which *new* makes if there is none yet.
         """
-        if self.connection.state is State.IDLE:
-            raise RuntimeError("expected connect() first")
         self.connection.opener.refuse_inside()
         self.refuse_if_closed()
         channel = self.channels.get(key)
@@ -113,6 +112,15 @@ class Router:
         subscription.key = key
         self.total += 1
         return channel
+
+    def named(self, name: Any) -> list[Channel]:
+        """
+        Return the channels of that name: one at most, but for streams of v1.
+        """
+        if isinstance(self.dialect, V1):
+            return [c for c in self.channels.values() if c.name == name]
+        channel = self._find(self.channels, name)
+        return [channel] if channel else []
 
     def watch(self, subscription: Subscription[Any], filters: Filter) -> None:
         """
@@ -137,13 +145,11 @@ class Router:
         if subscription in self.filters:
             self.filters.remove(subscription)
             self._simple = self._keyed and not len(self.filters)
-        else:
-            channel = self.channels.get(subscription.key)
-            if channel is None or subscription not in channel.subscriptions:
-                return
-            if not channel.remove(subscription):
-                del self.channels[subscription.key]
-                self._review(subscription.key)
+        elif not self._has(subscription):
+            return
+        elif not self.channels[subscription.key].remove(subscription):
+            del self.channels[subscription.key]
+            self._review(subscription.key)
         self.gone_received += subscription.mailbox.received
         self.gone_dropped += subscription.mailbox.dropped
 
@@ -223,6 +229,11 @@ class Router:
             channel.up.set()
         for subscription in self.subscriptions():
             subscription.mailbox.close(error and self.connection.ending())
+
+    def _has(self, subscription: Subscription[Any]) -> bool:
+        """Tell if a subscription is a channel's, which it no longer is once it left."""
+        channel = self.channels.get(subscription.key)
+        return channel is not None and subscription in channel.subscriptions
 
     def _review(self, key: Hashable) -> None:
         """Have each link look at a channel again."""
@@ -346,7 +357,10 @@ class Router:
         if len(self.filters):
             found = self.filters.match(message)
             boxes += [(s.mailbox, message, s.channel) for s in found]
-        if not boxes and self.rest is not None:
+        # Of a feed without channels it is there from the start; with filters, that
+        # may be for nobody.
+        asked = self.rest_asked or not len(self.filters)
+        if not boxes and self.rest is not None and asked:
             boxes = [(self.rest.mailbox, message, None)]
         if not boxes:
             self.unrouted += 1
@@ -374,6 +388,15 @@ class Router:
             return routes.get(name)
         except TypeError:  # A dict or a list is no channel.
             return None
+
+    def unreadable(self, subscription: Subscription[Any], error: Exception) -> None:
+        """
+        Count a message as undecodable that a subscription had, and skips.
+        """
+        self._bad(error)
+        subscription.mailbox.received -= 1
+        if not self._has(subscription):
+            self.gone_received -= 1
 
     def _bad(self, error: BaseException) -> None:
         self.undecodable += 1

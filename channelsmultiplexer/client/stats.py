@@ -5,7 +5,10 @@ Where a multiplex's messages are, in numbers.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .router import Router
 
 __all__ = ["MultiplexStats", "SubscriptionStats"]
 
@@ -45,7 +48,8 @@ class MultiplexStats:
 
         control: What was for us: confirmations, and our server's control frames.
 
-        undecodable: Frames that couldn't be read.
+        undecodable: Frames that couldn't be read; once for each reader that skipped
+            one.
     """
 
     total_subscriptions: int
@@ -61,6 +65,36 @@ class MultiplexStats:
     unrouted: int
     control: int
     undecodable: int
+
+    @classmethod
+    def of(cls, router: Router) -> MultiplexStats:
+        """
+        Return the numbers of a router, and of what is underneath.
+        """
+        connection = router.connection
+        boxes = [subscription.mailbox for subscription in router.subscriptions()]
+        received = router.gone_received + sum(box.received for box in boxes)
+        dropped = router.gone_dropped + sum(box.dropped for box in boxes)
+        waiting = sum(len(box.items) for box in boxes)
+        return cls(
+            total_subscriptions=router.total,
+            active_subscriptions=sum(not box.closed for box in boxes),
+            total_messages_routed=received,
+            connection_stats={
+                "state": connection.state.value,
+                "connections": connection.connections,
+                "last_recv_time": connection.last_recv_time,
+            },
+            received=router.received,
+            copied=router.copied,
+            delivered=received - dropped - waiting,
+            queued=sum(box.waiting for box in boxes),
+            dropped=dropped,
+            filtered=router.filtered,
+            unrouted=router.unrouted,
+            control=router.control,
+            undecodable=router.undecodable,
+        )
 
     @property
     def unroutable_messages(self) -> int:

@@ -4,34 +4,36 @@ What a program holds of a connection that it shares: a subscription, or a stream
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import json
-import logging
 from collections.abc import Callable
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
+from .. import control
 from ..envelope import Envelope, Wrapper
 from ..exceptions import Closed, InboxClosed, InboxFull
 from ..inbox import Mailbox, Overflow
-from .dialects import decoder, loads
-from .processors import settle
+from .dialects import checked, decoder, loads
+from .processors import encode
 from .stats import SubscriptionStats
 
 if TYPE_CHECKING:
     from .channels import Channel
     from .router import Router
 
-__all__ = ["Handler", "Stream", "Subscription"]
+__all__ = ["Stream", "Subscription"]
 
 T = TypeVar("T")
 
 # What a fast decoder raises, for what is bad and for what only json can read.
 UNUSUAL = (msgspec.DecodeError, RecursionError, ValueError)
 
-logger = logging.getLogger(__name__)
+# What a stream is closed with whose reader was too slow; as the server says it.
+FULL = (1013, "inbox full")
+
+# In place of a message that nothing can decode.
+SKIPPED: Any = object()
 
 
 class Subscription(Generic[T]):
@@ -52,12 +54,12 @@ class Subscription(Generic[T]):
         channel: Any,
         *,
         type: Any = Any,  # noqa: A002 (the seed's word)
-        limit: int = 1000,
+        queue_size: int = 1000,
         overflow: Overflow = "drop_oldest",
         decoded: bool = False,
     ) -> None:
         self.channel = channel
-        self.mailbox: Mailbox[Any] = Mailbox(limit, overflow)
+        self.mailbox: Mailbox[Any] = Mailbox(queue_size, overflow)
         #: What the router knows its channel by.
         self.key: Any = None
         self._router = router
@@ -74,27 +76,31 @@ class Subscription(Generic[T]):
 
     async def __anext__(self) -> T:
         items = self._items
-        if not items:
+        while True:
+            if not items:
+                try:
+                    await self.mailbox.wait()
+                except InboxClosed:
+                    raise StopAsyncIteration from None
+                except InboxFull:
+                    self._leave()
+                    raise
+            # As in _next(): a call is what half of this would cost.
+            item = items.popleft()
+            if self.mailbox.room is not None:
+                self.mailbox.made_room()
             try:
-                await self.mailbox.wait()
-            except InboxClosed:
-                raise StopAsyncIteration from None
-            except InboxFull:
-                self._leave()
-                raise
-        # As in _next(): a call is what half of this would cost.
-        item = items.popleft()
-        if self.mailbox.room is not None:
-            self.mailbox.made_room()
-        try:
-            message: T = self._decode(item)
-        except UNUSUAL as error:
-            message = self._decode_unusual(item, error)
-        return message
+                message: T = self._decode(item)
+            except UNUSUAL as error:
+                message = self._decode_unusual(item, error)
+                if message is SKIPPED:
+                    continue
+            return message
 
     async def recv(self, timeout: float | None = None) -> T:
         """
-        Return the next message.
+        Return the next message. One that can't be read at all is skipped, and told
+        of by an ``error`` event.
 
         Canceling it loses nothing.
 
@@ -106,21 +112,38 @@ class Subscription(Generic[T]):
             msgspec.ValidationError: If the message isn't of the type asked for; the
                 next call returns the next one.
         """
-        if not self._items:
-            await self._wait(timeout)
-        return self._next()
+        until = None if timeout is None else monotonic() + timeout
+        while True:
+            if not self._items:
+                await self._wait(timeout)
+            message = self._next()
+            if message is not SKIPPED:
+                return message
+            if until is not None:
+                timeout = max(0.0, until - monotonic())
 
     async def recv_many(self) -> list[T]:
         """
         Return all messages that wait, at least one.
 
-        Cancels and raises as :meth:`recv`.
+        Cancels and raises as :meth:`recv`; those before one that isn't of the type
+        asked for are returned first.
         """
-        if not self._items:
-            await self._wait(None)
-        messages = []
-        while self._items:
-            messages.append(self._next())
+        messages: list[T] = []
+        while not messages:
+            if not self._items:
+                await self._wait(None)
+            while self._items:
+                item = self._items[0]
+                try:
+                    message = self._next()
+                except msgspec.ValidationError:
+                    if not messages:
+                        raise
+                    self._items.appendleft(item)
+                    break
+                if message is not SKIPPED:
+                    messages.append(message)
         return messages
 
     async def close(self) -> None:
@@ -138,6 +161,10 @@ class Subscription(Generic[T]):
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
+
+    def __repr__(self) -> str:
+        state = "" if self.is_active else " closed"
+        return f"<{type(self).__name__} {self.channel!r}{state}>"
 
     @property
     def is_active(self) -> bool:
@@ -174,16 +201,21 @@ class Subscription(Generic[T]):
     def _leave(self) -> None:
         self._router.leave(self)
 
+    def _ended(self) -> Closed:
+        """Return what a normal end is for those who ask for more."""
+        return Closed(1000)
+
     async def _wait(self, timeout: float | None) -> None:
         try:
             await self.mailbox.wait(timeout)
         except InboxClosed:
-            raise Closed(1000) from None
+            raise self._ended() from None
         except InboxFull:
             self._leave()
             raise
 
     def _next(self) -> T:
+        """Return the next message, or SKIPPED."""
         item = self._items.popleft()
         self.mailbox.made_room()
         try:
@@ -193,10 +225,18 @@ class Subscription(Generic[T]):
         return message
 
     def _decode_unusual(self, item: Any, error: Exception) -> Any:
-        """Decode what msgspec finds too lax: NaN, lone surrogates."""
-        if isinstance(error, msgspec.ValidationError):
+        """
+        Return what msgspec finds too lax, NaN, 1e999, lone surrogates; or SKIPPED.
+        """
+        if isinstance(error, msgspec.ValidationError) and self._type is not Any:
             raise error
-        return self._convert(loads(item))
+        try:
+            message = loads(item)
+        # Parts of it were never looked at before.
+        except ValueError as bad:
+            self._router.unreadable(self, bad)
+            return SKIPPED
+        return self._convert(message)
 
     def _convert(self, message: Any) -> Any:
         """Return a decoded message as the type that was asked for."""
@@ -213,9 +253,10 @@ class Stream(Subscription[T]):
     :attr:`reopened`. So it is when the server closes the stream with a code that
     means later: 1011, 1012, 1013 or 4429.
 
-    When the server closes the stream, iterating ends if the code is 1000 or 1001,
-    else it raises :exc:`.Closed`; :attr:`code` and :attr:`reason` are there in either
-    case.
+    So it is, after a delay, when the server closes the stream alone with a code that
+    means later: 1011, 1012, 1013 or 4429. With any other the stream ends: iterating
+    ends if the code is 1000 or 1001, else it raises :exc:`.Closed`; :attr:`code` and
+    :attr:`reason` are there in either case.
 
     Attributes:
         reopened: How many times it was opened again.
@@ -241,15 +282,15 @@ class Stream(Subscription[T]):
 
     async def send(self, value: Any) -> None:
         """
-        Send a value as JSON, once the stream is open.
+        Send a value as JSON, once the stream is open: text too is a JSON string.
 
-        Returns and loses what :meth:`.Multiplex.send` does.
+        Returns and loses what :meth:`.Multiplex.send` does, and writes JSON as it.
 
         Raises:
             Closed: If the stream has ended.
         """
         value = await self._router.connection.processors.pre_process(value)
-        await self._send(lambda wrapper: wrapper.text(json.dumps(value)))
+        await self._send(lambda wrapper: wrapper.text(encode(value)))
 
     async def send_text(self, text: str) -> None:
         """
@@ -266,7 +307,12 @@ class Stream(Subscription[T]):
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """
         Close the stream: the application is told *code*, and *reason*.
+
+        Raises:
+            ValueError: If the code isn't one of 1000 to 4999, or the reason is longer
+                than 123 characters.
         """
+        checked(control.Close("1", code, reason))
         self.wanted.ending = (code, reason)
         self.end(code, reason)
         await super().close()
@@ -285,46 +331,19 @@ class Stream(Subscription[T]):
     async def _send(self, frame: Callable[[Wrapper], str | bytes]) -> None:
         await self._router.send(self, frame)
 
+    def _leave(self) -> None:
+        # Its reader was too slow; close() has said otherwise before.
+        if self.code is None:
+            self.wanted.ending = FULL
+            self.end(*FULL)
+        super()._leave()
+
+    def _ended(self) -> Closed:
+        return super()._ended() if self.code is None else Closed(self.code, self.reason)
+
     def _unwrap(self, envelope: Envelope) -> Any:
-        data = envelope.data
-        if not envelope.is_json:
-            return data
-        try:
-            return self._payload(data)
-        except UNUSUAL as error:
-            return super()._decode_unusual(data, error)
+        return self._payload(envelope.data) if envelope.is_json else envelope.data
 
     def _decode_unusual(self, item: Any, error: Exception) -> Any:
-        # It has been tried.
-        raise error
-
-
-class Handler:
-    """
-    Calls a function with each message of a subscription, one after the other.
-    """
-
-    def __init__(
-        self, function: Callable[[Any], object], messages: Subscription[Any]
-    ) -> None:
-        self._function = function
-        self._messages = messages
-        self.task = asyncio.create_task(self._run())
-
-    async def remove(self) -> None:
-        """
-        Call the function no more, and don't wait for what it is doing: cancel it.
-        """
-        await self._messages.close()
-        if self.task is not asyncio.current_task():
-            self.task.cancel()
-            await asyncio.wait({self.task})
-
-    async def _run(self) -> None:
-        with contextlib.suppress(Closed):
-            async for message in self._messages:
-                try:
-                    await settle(self._function(message))
-                # The next message may be a better one.
-                except Exception:
-                    logger.exception("The handler %r raised", self._function)
+        data = item.data if isinstance(item, Envelope) else item
+        return super()._decode_unusual(data, error)

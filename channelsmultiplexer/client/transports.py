@@ -105,10 +105,13 @@ class Transport:
         if isinstance(error, Closed):
             closed = type(error)(error.code, error.reason)
         elif isinstance(error, self.exceptions.ConnectionClosed):
-            # Without a close frame of the server's, what we closed with.
+            # What the server said, or else what we did: too large, no pong.
             frame = error.rcvd or error.sent
-            closed = Closed(frame.code, frame.reason) if frame else Closed(1006)
-            final = bool(error.rcvd) and closed.code in FATAL_CODES
+            closed = Closed(1006)
+            if frame is not None:
+                # picows has None for no reason, and an enumeration of codes.
+                closed = Closed(int(frame.code), frame.reason or "")
+            final = error.rcvd is not None and closed.code in FATAL_CODES
         elif isinstance(error, self.exceptions.InvalidStatus):
             status = error.response.status_code
             closed = Closed(1006, f"the server answered with HTTP {status}")

@@ -1,0 +1,72 @@
+"""
+What a caller gets wrong: each is told at once, and nothing else ends by it.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from channelsmultiplexer.client import Closed, Multiplex
+from feed import PATIENCE, Feed, subscribe, within
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+async def test_mistakes():
+    """Arguments that contradict one another are refused at construction."""
+    with pytest.raises(ValueError, match="both"):
+        Multiplex("ws://x", channel_key="a", channel_extractor=str)
+    with pytest.raises(ValueError, match="feed, v1 or bare"):
+        Multiplex("ws://x", dialect="v2")
+    with pytest.raises(ValueError, match="key of its own"):
+        Multiplex("ws://x", dialect="v1", channel_key="a")
+    with pytest.raises(ValueError, match="websockets"):
+        Multiplex("ws://x", transport="carrier pigeon")
+    with pytest.raises(RuntimeError, match="connect"):
+        await Multiplex("ws://x", dialect="v1").open("a")
+    with pytest.raises(TypeError, match="dialect"):
+        await Multiplex("ws://x").open("a")
+
+
+@pytest.mark.parametrize(
+    "options", [{"dialect": "v1", "subscribe_msg": print}, {"batch_size": 0}]
+)
+def test_messages_for_nobody(options):
+    """Messages that would never be sent are refused at construction."""
+    with pytest.raises(ValueError, match=r"expected a batch_size|messages of its own"):
+        Multiplex("ws://x", **options)
+
+
+async def test_unhashable_channel():
+    """A channel that is no key is refused, by name."""
+    async with Feed() as feed, feed.client() as mux:
+        for channel in ({"a": 1}, ("a", [])):
+            with pytest.raises(TypeError, match=r"hashable channel, got .*a"):
+                await mux.subscribe(channel)
+
+
+def mistake(*args):
+    """
+    Stand for a function of the caller's that raises.
+    """
+    raise LookupError("mistake")
+
+
+@pytest.mark.parametrize(
+    ("options", "auth", "error"),
+    [
+        ({}, True, ValueError),
+        ({"auth": mistake}, True, LookupError),
+        ({"subscribe_msg": mistake}, False, LookupError),
+        ({"subscribe_msg": lambda channel: object()}, False, TypeError),
+        ({"pre_processors": [mistake]}, False, LookupError),
+    ],
+)
+async def test_mistake_in_a_subscribe(options, auth, error):
+    """A subscribe whose message can't be made raises why, and ends nothing else."""
+    async with Feed() as feed, feed.client(**options) as mux:
+        with pytest.raises(error):
+            await mux.subscribe("b", auth=auth, timeout=PATIENCE)
+        assert mux.list_subscriptions() == []
+        assert await within(mux.ping()) >= 0
+        assert mux.connection.connections == 1
