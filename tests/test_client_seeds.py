@@ -137,12 +137,6 @@ async def test_connect():
         await feed.client().connect()
 
 
-async def test_subscribe_before_connect():
-    """Subscribe before connect raises."""
-    with pytest.raises(RuntimeError, match="connect"):
-        await Multiplex("ws://x", channel_key="a").subscribe("a")
-
-
 # networkpype's WebSocketManager.
 
 

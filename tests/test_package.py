@@ -29,6 +29,7 @@ FILES = {
     "client/dialects.py",
     "client/events.py",
     "client/filters.py",
+    "client/handlers.py",
     "client/limits.py",
     "client/link.py",
     "client/liveness.py",
