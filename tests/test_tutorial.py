@@ -15,6 +15,9 @@ from selenium.webdriver.support.wait import WebDriverWait
 from chromium import TIMEOUT, chromium
 from tutorial import PAGES, Reader, blocks
 
+# It starts a project, five servers and a browser.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory):
