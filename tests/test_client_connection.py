@@ -288,8 +288,6 @@ async def test_tls(certificate):
         assert len(feed.sockets) == 1
 
 
-# Python 3.10 leaves a transport unclosed when a TLS handshake fails.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_tls_unknown(certificate):
     """A certificate that nobody vouches for ends it, unless verify_ssl is off."""
     async with Feed(ssl=certificate[0]) as feed:

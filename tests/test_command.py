@@ -33,6 +33,8 @@ async def run(*arguments, interrupt=False):
     """
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "channelsmultiplexer", *arguments),
+        # In development mode asyncio warns of whatever takes 0.1 seconds.
+        env={**os.environ, "PYTHONDEVMODE": ""},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

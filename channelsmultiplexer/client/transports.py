@@ -189,8 +189,10 @@ async def drop(websocket: Any) -> None:
 
     It takes the time that closing takes at the most, if breaking off can't be had.
     """
+    # Also one that is closed: Python 3.10 warns of TLS that only the other end closed.
+    broken_off = abort(websocket)
     if websocket.state != CLOSED:
-        if not abort(websocket):
+        if not broken_off:
             await websocket.close()
         await websocket.wait_closed()
 
