@@ -309,6 +309,16 @@ class Subscription(Listening):
         self.close()
         await self._settle(self, routes)
 
+    def has(self, channel: bytes, pattern: bytes | None = None) -> bool:
+        """
+        Return if it listens to a channel, or to the pattern by which that came.
+        """
+        if pattern is None:
+            found = self._find(CHANNEL, [channel])
+        else:
+            found = self._find(PATTERN, [pattern])
+        return any(route in self._routes for route in found)
+
     def __aiter__(self) -> Subscription:
         return self
 
