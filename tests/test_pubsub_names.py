@@ -13,8 +13,11 @@ from channelsmultiplexer.pubsub import (
     Gap,
     Multiplexer,
     NameRefused,
+    SubscriptionIsClosed,
 )
+from guard import blocked
 from recorder import guarded
+from redis_server import server
 
 
 async def test_add_remove_add(redis, mpx, recorder):
@@ -52,6 +55,31 @@ async def test_add_and_remove_in_flight(redis, mpx, recorder):
     assert await recorder.next() == ("active", b"a")
     assert redis.subscribers("a") == 1
     assert recorder.events.empty()
+
+
+async def test_leaving_while_another_joins(mpx):
+    """Who leaves a name that another joins in the same turn waits for nothing."""
+    first, second = mpx.subscribe("a"), mpx.subscribe("a")
+    await guarded(first.__aenter__())
+    await guarded(asyncio.gather(first.aclose(), second.__aenter__()))
+
+
+async def test_closing_while_entering_in_an_outage():
+    """Who enters a name in an outage is told when the subscription is closed."""
+    with server() as doomed:
+        async with Multiplexer(doomed.url) as mpx, mpx.subscribe() as other:
+            doomed.stop()
+            assert isinstance(await guarded(other.get()), Gap)
+            sub = mpx.subscribe("a")
+            entering = await blocked(sub.__aenter__())
+            sub.close()
+            with pytest.raises(SubscriptionIsClosed):
+                await guarded(entering)
+            canceled = await blocked(mpx.subscribe("b").__aenter__())
+            canceled.cancel()
+            await asyncio.wait([canceled])
+            # Private: that nothing grows can't be seen from outside.
+            assert not mpx._registry.channels
 
 
 async def test_remove_while_down(redis, mpx, recorder):

@@ -175,8 +175,8 @@ class Registry:
         changed: Called before a name changes that Redis is to be told of. If it
             raises, nothing changes.
 
-        settled: Called with a route that became active, was left, given up, or
-            refused.
+        settled: Called with a route that became active, was left, given up, joined
+            after that, or refused.
     """
 
     def __init__(
@@ -216,6 +216,9 @@ class Registry:
         route = names.get(name)
         if route is None:
             route = names[name] = Route(kind, name)
+        elif not route.listeners:
+            # Who has left it need not wait for Redis to hear of that.
+            self._settled(route)
         if listener not in route.listeners:
             route.listeners = joined(route.listeners, listener)
             if route.active:
