@@ -211,3 +211,14 @@ async def test_canceled_aclose(redis):
         await asyncio.wait([closing])
         while redis.clients():
             pass
+
+
+async def test_leaving_while_all_is_closed(redis):
+    """A subscription that is being left when all is closed is left without an error."""
+    for leave in (lambda: sub.aclose(), lambda: sub.remove("a")):
+        mpx = Multiplexer(redis.url)
+        sub = await guarded(mpx.subscribe("a").__aenter__())
+        leaving = asyncio.ensure_future(leave())
+        await asyncio.sleep(0)  # It has left, and waits for Redis.
+        mpx.close()
+        assert await guarded(leaving) is None

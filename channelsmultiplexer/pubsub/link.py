@@ -214,8 +214,9 @@ class Link:
         if self.is_at_home():
             if self._keeper is not None:
                 self._keeper.cancel()
+            # Who waits for a name to be left need not, and the others see.
             for key in list(self._waiters):
-                self._wake(key, SubscriptionIsClosed)
+                self._wake(key, SubscriptionIsClosed if key is None else None)
 
     def _is_in_process(self) -> bool:
         return self._home is None or self._home[1] == os.getpid()
