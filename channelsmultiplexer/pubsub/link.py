@@ -144,9 +144,14 @@ class Link:
     def close(self) -> None:
         """
         Drop the connection now, and end for good.
+
+        Raises:
+            RuntimeError: If its event loop runs elsewhere.
         """
         if self.closed:
             return
+        if self.is_at_home() and not self.is_here() and self._is_running():
+            raise self._elsewhere()
         self.closed = True
         connection, publisher = self._connection, self._publisher
         self._stop()
@@ -162,15 +167,16 @@ class Link:
     async def aclose(self) -> None:
         """
         End for good, and return when Redis has closed the connection, too.
+
+        It is for where the link is at home.
         """
         connection, publisher, keeper = self._connection, self._publisher, self._keeper
-        if not self.closed and self.is_at_home():
+        if not self.closed:
             self.closed = True
             self._stop()
-        self.close()
         both = [one for one in (connection, publisher) if one is not None]
         await asyncio.gather(*(one.aclose() for one in both))
-        if keeper is not None and self.is_at_home():
+        if keeper is not None:
             await asyncio.wait([keeper])
 
     def is_at_home(self) -> bool:
@@ -181,6 +187,12 @@ class Link:
         if self._home is None:
             return True
         return self._is_in_process() and not self._home[0].is_closed()
+
+    def is_here(self) -> bool:
+        """
+        Return if what runs this is where it is at home, or would be.
+        """
+        return self._home in (None, (_running_loop(), os.getpid()))
 
     def is_more_there(self) -> bool:
         """
@@ -194,16 +206,12 @@ class Link:
         """Keep the link up from now on."""
         if self.closed:
             raise SubscriptionIsClosed
-        home = (asyncio.get_running_loop(), os.getpid())
-        if self._home is None:
-            self._home = home
-        elif self._home != home:
-            raise RuntimeError(
-                f"the link to {self._address} is at home in another event loop or "
-                f"process: make a Multiplexer where it is used"
-            )
+        if not self.is_here():
+            raise self._elsewhere()
         if self._keeper is None:
-            self._keeper = home[0].create_task(self._keep_up())
+            loop = asyncio.get_running_loop()
+            self._home = (loop, os.getpid())
+            self._keeper = loop.create_task(self._keep_up())
             self._keeper.add_done_callback(self._kept_up)
 
     def _stop(self) -> None:
@@ -221,19 +229,28 @@ class Link:
     def _is_in_process(self) -> bool:
         return self._home is None or self._home[1] == os.getpid()
 
+    def _is_running(self) -> bool:
+        return self._home is not None and self._home[0].is_running()
+
+    def _elsewhere(self) -> RuntimeError:
+        return RuntimeError(
+            f"the link to {self._address} is at home in another event loop, thread or "
+            f"process: make a Multiplexer where it is used"
+        )
+
     def _changed(self) -> None:
         """Tell Redis, in the next turn: what is undone until then needs no word."""
         if self.closed:
             return
-        try:
-            asyncio.get_running_loop()
-        # Made in a module: it starts with the first use in an event loop.
-        except RuntimeError:
+        # While no event loop runs, it starts with the first use in one, or goes on
+        # when its own runs again.
+        if self._is_running() or _running_loop() is not None:
+            self._start()
+        if self._home is None or not self.is_at_home():
             return
-        self._start()
         if self._connection is not None and not self._scheduled:
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._flush)
+            self._home[0].call_soon(self._flush)
 
     def _flush(self) -> None:
         self._scheduled = False
@@ -337,3 +354,11 @@ class Link:
                 connection.watch(*self._ping)
                 self._publisher = connection
             return self._publisher
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that runs this, if one does."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -134,7 +134,11 @@ class Multiplexer:
 
         Iterations end, promises fail, whoever waits gets
         :exc:`.SubscriptionIsClosed`. It may be called at any time and more than
-        once, and its subscriptions may be closed before or after.
+        once, and its subscriptions may be closed before or after. In a forked
+        child, the parent keeps its link.
+
+        Raises:
+            RuntimeError: If its event loop runs in another thread.
         """
         self._link.close()
 
@@ -142,8 +146,13 @@ class Multiplexer:
         """
         Close, and return when Redis has closed the connection, too.
 
+        In another event loop it does as :meth:`close`, and waits for nothing.
         Canceling :meth:`aclose` drops the link, as :meth:`close` does.
         """
+        if not self._link.is_here():
+            # Nothing of another event loop's, or process's, can be awaited here.
+            self.close()
+            return
         await self._link.aclose()
         await self._dispatcher.aclose()
 
