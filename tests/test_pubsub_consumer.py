@@ -190,6 +190,18 @@ async def test_refused(redis, consumer):
     await shared(url).aclose()
 
 
+async def test_listen_to_no_name(consumer):
+    """A list in place of names is refused by its type."""
+
+    class Wrong(consumer):
+        async def connect(self):
+            await self.listen(["news"])
+
+    client = WebsocketCommunicator(Wrong.as_asgi(), "/")
+    with pytest.raises(TypeError, match="list"):
+        await client.connect()
+
+
 async def test_streams_share_one_connection(redis, consumer):
     """All streams of all sockets are one connection to Redis."""
     streams = [f"s{number}" for number in range(5)]

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from .listening import Gap, Message
 from .multiplexer import Multiplexer
-from .registry import Name
+from .registry import Name, encoded
 from .subscriptions import Subscription
 
 __all__ = ["RedisListener", "shared"]
@@ -181,5 +181,4 @@ class _Merged:
 
 
 def _is_pattern(name: Name) -> bool:
-    text = name if isinstance(name, str) else name.decode("latin-1")
-    return any(sign in text for sign in "*?[")
+    return any(sign in encoded(name) for sign in b"*?[")

@@ -17,7 +17,7 @@ from .address import Address, Location
 from .link import Link
 from .listening import Dispatcher, Gap, Listening, Overflow
 from .promises import PromiseSubscription
-from .registry import Name, encoded
+from .registry import Name, encoded, several
 from .subscriptions import (
     ChannelSubscription,
     OnActivation,
@@ -221,7 +221,7 @@ class Multiplexer:
         if self.closed:
             raise SubscriptionIsClosed
         settle, keep, forget = self._calls
-        names = (channels, tuple(patterns))
+        names = (channels, several(patterns))
         inbox = (self._registry, self._dispatcher, inbox_limit, overflow, forget)
         return Subscription(*names, settle, keep, *inbox)
 

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from ..exceptions import NameRefused, SubscriptionIsClosed
 from .listening import NOTHING, Activation, Gap, Listening, Message, current_task
-from .registry import ACTIVATED, CHANNEL, PATTERN, Listener, Name, Route
+from .registry import ACTIVATED, CHANNEL, PATTERN, Listener, Name, Route, several
 
 __all__ = [
     "ChannelSubscription",
@@ -59,6 +59,9 @@ class Callback(Listening):
         super().__init__(*listening)
         if not callable(on_message):
             raise TypeError("on_message must be a function")
+        for optional in (on_disconnect, on_activation, on_gap):
+            if optional is not None and not callable(optional):
+                raise TypeError(f"a callback must be a function, not {optional!r}")
         self._on_message = on_message
         self._on_disconnect = on_disconnect
         self._on_activation = on_activation
@@ -282,6 +285,7 @@ class Subscription(Listening):
             RedisUnavailable: If there is no link to Redis.
             SubscriptionIsClosed: If it is, also meanwhile.
         """
+        patterns = several(patterns)
         routes = self._join(CHANNEL, channels) + self._join(PATTERN, patterns)
         self._keep(self)
         try:
@@ -297,6 +301,7 @@ class Subscription(Listening):
         """
         Stop listening to names, and return when Redis knows, if it has to.
         """
+        patterns = several(patterns)
         routes = self._find(CHANNEL, channels) + self._find(PATTERN, patterns)
         self._leave(routes)
         await self._settle(self, routes)
