@@ -48,7 +48,9 @@ class Multiplexer:
     Args:
         location: A URL (``redis://``, ``rediss://``, ``unix://``), the path of a
             socket, a host and a port, or a :class:`redis.asyncio.Redis` to be
-            like, also one that Sentinel finds.
+            like, also one from ``Sentinel.master_for()``. Without it, *options*
+            say where; without ``host`` or ``unix_socket_path`` in them, it is
+            ``localhost``.
 
         ssl: An :class:`ssl.SSLContext`, or :obj:`True`.
 
@@ -66,11 +68,15 @@ class Multiplexer:
         options: Keyword arguments of :class:`redis.asyncio.Redis`: ``db``,
             ``username``, ``password``, ``credential_provider``, ``client_name``,
             ``ssl_ca_certs``, ...
+
+    Raises:
+        TypeError: If *location* and *options* name no place, or two.
+        ValueError: If *location* is a text that names none.
     """
 
     def __init__(
         self,
-        location: Location = "redis://localhost:6379",
+        location: Location | None = None,
         *,
         ssl: bool | _ssl.SSLContext | None = None,
         timeout: float = 5.0,
