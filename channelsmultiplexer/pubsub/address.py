@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import redis.asyncio
+from redis.asyncio.sentinel import MasterNotFoundError
 
 __all__ = ["Address", "Location"]
 
@@ -92,8 +93,7 @@ class Address:
         Open a connection, and leave it to *protocol*.
 
         Raises:
-            OSError: If nobody answers there, or TLS fails.
-            redis.RedisError: If Sentinel knows no master.
+            OSError: If nobody answers there, Sentinel knows no master, or TLS fails.
         """
         loop = asyncio.get_running_loop()
         target = self._pool.make_connection()
@@ -105,7 +105,11 @@ class Address:
         service = getattr(self._pool, "service_name", None)
         if service is not None:
             manager = self._pool.sentinel_manager
-            host, port = await manager.discover_master(service)
+            try:
+                host, port = await manager.discover_master(service)
+            # In a failover there is none for a while: an outage like any other.
+            except MasterNotFoundError as error:
+                raise ConnectionError(str(error)) from error
         context = self._context
         if context is None and isinstance(target, redis.asyncio.SSLConnection):
             context = target.ssl_context.get()

@@ -76,6 +76,8 @@ class Link:
         self._scheduled = False
         # Who waits for a name to settle, and who for a connection.
         self._waiters: dict[Route | None, list[asyncio.Future[None]]] = {}
+        # Why the last attempt failed, if it did.
+        self._failure = ""
         # If there has ever been a connection.
         self._was_connected = False
         # All names that are wanted of Redis.
@@ -85,6 +87,8 @@ class Link:
         # Connections there have been.
         self.connections = 0
         self.closed = False
+        # What ended it, if nobody closed it.
+        self._end = ""
 
     def __repr__(self) -> str:
         return f"<Link to {self._address}>"
@@ -179,6 +183,15 @@ class Link:
         if keeper is not None:
             await asyncio.wait([keeper])
 
+    def check_open(self) -> None:
+        """
+        Raise :exc:`.SubscriptionIsClosed` if it is closed.
+        """
+        if self.closed:
+            raise SubscriptionIsClosed(
+                f"the Multiplexer of {self._address} is closed{self._end}"
+            )
+
     def is_at_home(self) -> bool:
         """
         Return if this is the process that it is at home in, and its event loop is
@@ -204,8 +217,7 @@ class Link:
 
     def _start(self) -> None:
         """Keep the link up from now on."""
-        if self.closed:
-            raise SubscriptionIsClosed
+        self.check_open()
         if not self.is_here():
             raise self._elsewhere()
         if self._keeper is None:
@@ -302,7 +314,12 @@ class Link:
                 await self._drop(connection)
                 if loop.time() - since >= self._healthy_after:
                     delays = self._backoff()
-            await asyncio.sleep(next(delays))
+            delay = next(delays, None)
+            if delay is None:
+                logger.error("%r gives up: the backoff has no more delays", self)
+                self._end = ": its backoff has no more delays"
+                return
+            await asyncio.sleep(delay)
 
     async def _drop(self, connection: Connection) -> None:
         """Wait for the end of the connection, and tell everybody."""
@@ -315,7 +332,10 @@ class Link:
         self._dropped(error)
 
     def _failed(self, error: RedisUnavailable) -> None:
-        logger.warning("%r can't connect: %s", self, error)
+        # An outage is told once, not with every attempt.
+        is_same, self._failure = str(error) == self._failure, str(error)
+        level = logging.DEBUG if is_same else logging.WARNING
+        logger.log(level, "%r can't connect: %s", self, error)
         cause = error.__cause__
         assert isinstance(cause, Exception), "connect() says why"
         is_outage = isinstance(cause, OSError) and not isinstance(cause, _ssl.SSLError)
@@ -327,6 +347,7 @@ class Link:
 
     def _connected(self, connection: Connection) -> None:
         logger.info("%r is connected", self)
+        self._failure = ""
         self._connection = connection
         self._was_connected = True
         self.connections += 1
@@ -340,6 +361,9 @@ class Link:
         if not keeper.cancelled() and (error := keeper.exception()) is not None:
             logger.critical("%r has failed", self, exc_info=error)
         # The event loop ends, and has cancelled its tasks; or a bug.
+        if not self.closed and keeper.cancelled():
+            logger.info("%r is closed: its task was cancelled", self)
+            self._end = ": its event loop ended, or cancelled its task"
         self.close()
 
     async def _second_connection(self) -> Connection:
