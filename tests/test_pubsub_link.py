@@ -36,6 +36,26 @@ def test_another_event_loop(redis):
     loop.close()
 
 
+async def test_use_after_the_end(redis):
+    """A Multiplexer that is used after its end says that it is it, and how it ended."""
+    mpx = Multiplexer(redis.url)
+    async with mpx:
+        pass
+    for use in (mpx.connect, lambda: mpx.publish("a", ""), mpx.__aenter__):
+        with pytest.raises(SubscriptionIsClosed, match="the Multiplexer of"):
+            await use()
+    with pytest.raises(SubscriptionIsClosed, match="the Multiplexer of"):
+        mpx.subscribe("a")
+
+
+def test_use_after_its_event_loop(redis):
+    """One that is used in a second asyncio.run() says that its event loop ended."""
+    mpx = Multiplexer(redis.url)
+    asyncio.run(mpx.connect())
+    with pytest.raises(SubscriptionIsClosed, match="event loop ended"):
+        asyncio.run(mpx.connect())
+
+
 def test_event_loop_that_ends(redis):
     """asyncio.run() that leaves a Multiplexer open leaves no connection."""
 

@@ -71,9 +71,13 @@ class RedisListener:
 
         Returns when Redis has confirmed it.
 
+        In an outage it waits for the end of that. To wait less, use
+        :func:`asyncio.wait_for`.
+
         Raises:
             NameRefused: If Redis doesn't let us.
-            RedisUnavailable: If there is no link to Redis.
+            RedisUnavailable: If the process never had a link to Redis. The names
+                stay joined: their messages come once there is one.
         """
         patterns = [name for name in names if _is_pattern(name)]
         channels = [name for name in names if not _is_pattern(name)]

@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from .. import backoff as _backoff
-from ..exceptions import SubscriptionIsClosed
 from .address import Address, Location
 from .link import Link
 from .listening import Dispatcher, Gap, Listening, Overflow
@@ -56,7 +55,8 @@ class Multiplexer:
 
         timeout: Seconds for a connection and its login.
 
-        backoff: Makes the delays between one attempt and the next.
+        backoff: Makes the delays between one attempt and the next, in seconds.
+            When they end, the Multiplexer is closed.
 
         healthy_after: Seconds that a link has to last for the delays to start
             anew.
@@ -224,8 +224,7 @@ class Multiplexer:
             overflow: ``"drop_oldest"`` or ``"drop_newest"``: what to do when
                 there is no room.
         """
-        if self.closed:
-            raise SubscriptionIsClosed
+        self._link.check_open()
         settle, keep, forget = self._calls
         names = (channels, several(patterns))
         inbox = (self._registry, self._dispatcher, inbox_limit, overflow, forget)
@@ -309,7 +308,7 @@ class Multiplexer:
     def _keep(self, subscription: S) -> S:
         if self.closed:
             subscription.close()
-            raise SubscriptionIsClosed
+            self._link.check_open()
         self._subscriptions[subscription] = None
         return subscription
 

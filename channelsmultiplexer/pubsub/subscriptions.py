@@ -231,6 +231,7 @@ class Subscription(Listening):
         *listening: Any,
     ) -> None:
         super().__init__(*listening)
+        # What entering it adds, until then.
         self._channels = channels
         self._patterns = patterns
         self._settle = settle
@@ -244,7 +245,9 @@ class Subscription(Listening):
 
     async def __aenter__(self) -> Subscription:
         try:
-            await self.add(*self._channels, patterns=self._patterns)
+            names = self._channels, self._patterns
+            self._channels = self._patterns = ()
+            await self.add(*names[0], patterns=names[1])
         except BaseException:
             self.close()
             raise
@@ -282,7 +285,9 @@ class Subscription(Listening):
 
         Raises:
             NameRefused: If Redis doesn't let us; that name is left again.
-            RedisUnavailable: If there is no link to Redis.
+            RedisUnavailable: If there is no link to Redis and never was, or Redis
+                is there and refuses us. The names stay joined, and are active
+                once there is a link. The end of an outage is waited for.
             SubscriptionIsClosed: If it is, also meanwhile.
         """
         patterns = several(patterns)
@@ -368,6 +373,8 @@ class Subscription(Listening):
 
     def _arrival(self) -> asyncio.Future[None]:
         """Return what is done when something waits, or the subscription is closed."""
+        if self._channels or self._patterns:
+            raise RuntimeError(f"{self!r} is read before `async with` has entered it")
         if self._waiter is not None and not self._waiter.done():
             raise RuntimeError(f"{self!r} is already being read")
         self._unread = NOTHING
