@@ -181,7 +181,7 @@ class SubscriptionIsClosed(MultiplexError):
     """
 
     def __str__(self) -> str:
-        return "the subscription is closed"
+        return super().__str__() or "the subscription is closed"
 
 
 class InactiveSubscription(MultiplexError):

@@ -181,6 +181,14 @@ async def test_entering_after_the_end(redis, mpx):
         mpx.subscribe("a")
 
 
+async def test_reading_before_entering(mpx):
+    """A subscription that is read before it is entered says so."""
+    sub = mpx.subscribe("a")
+    for read in (sub.get, sub.__anext__):
+        with pytest.raises(RuntimeError, match="async with"):
+            await guarded(read())
+
+
 async def test_canceled_reader_loses_nothing(mpx):
     """A reader that is cancelled while it waits leaves the next message."""
     async with mpx.subscribe("a") as sub:

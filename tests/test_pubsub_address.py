@@ -9,6 +9,7 @@ import traceback
 
 import pytest
 import redis.asyncio as aioredis
+from redis import Redis
 from redis.credentials import CredentialProvider
 
 from channelsmultiplexer.pubsub import (
@@ -57,6 +58,62 @@ async def test_client_name_and_database(redis):
     assert " db=3 " in line
 
 
+async def test_keywords(redis):
+    """A server is named by redis-py's keywords, too."""
+    for options in (
+        {"host": "127.0.0.1", "port": redis.port},
+        {"unix_socket_path": redis.socket_path},
+    ):
+        async with Multiplexer(db=3, **options) as mpx, mpx.subscribe("a"):
+            (line,) = redis.clients()
+            assert " db=3 " in line
+    assert repr(Multiplexer()) == "<Multiplexer of localhost:6379>"
+
+
+@pytest.mark.parametrize("option", ["host", "port", "unix_socket_path"])
+@pytest.mark.parametrize("location", ["redis://a", ("a", 1), "/a", aioredis.Redis()])
+def test_two_places(location, option):
+    """A second place beside the location is refused by name."""
+    with pytest.raises(TypeError, match=option):
+        Multiplexer(location, **{option: 1})
+
+
+def test_database_of_url_and_keyword(redis):
+    """A URL and a keyword that contradict each other are refused."""
+    with pytest.raises(TypeError, match="db"):
+        Multiplexer(f"{redis.url}/0", db=3)
+    Multiplexer(f"{redis.url}/3", db=3)
+
+
+@pytest.mark.parametrize(
+    ("location", "expected"),
+    [
+        (("127.0.0.1",), "a host and a port"),
+        (["127.0.0.1", 6379], "got list"),
+        (b"redis://a", "got bytes"),
+        (Redis(), "asyncio"),
+        ("localhost", "neither a URL nor the path"),
+        ("localhost:6379", "neither a URL nor the path"),
+    ],
+)
+def test_no_location(location, expected):
+    """What is no place is refused where it is given, with what would be one."""
+    with pytest.raises((TypeError, ValueError), match=expected):
+        Multiplexer(location)
+
+
+def test_replica():
+    """A client of Sentinel's for replicas is refused: it would have the master."""
+    with pytest.raises(ValueError, match="master_for"):
+        Multiplexer(aioredis.Sentinel([("127.0.0.1", 1)]).slave_for("main"))
+
+
+def test_client_with_options():
+    """Options beside a client are refused by name."""
+    with pytest.raises(TypeError, match="ssl"):
+        Multiplexer(aioredis.Redis(), ssl=True)
+
+
 # Logins
 
 
@@ -90,6 +147,40 @@ async def test_nobody_there(caplog):
     with pytest.raises(RedisUnavailable):
         await guarded(promises.wait_for_activation())
     await mpx.aclose()
+
+
+async def test_user_without_password(redis):
+    """A user who needs no password logs in by name."""
+    redis.call("ACL", "SETUSER", "nop", "reset", "on", "nopass", "+@all", "&*")
+    place = f"127.0.0.1:{redis.port}"
+    for mpx in (
+        Multiplexer(f"redis://nop@{place}"),
+        Multiplexer(f"redis://{place}", username="nop"),
+    ):
+        async with mpx, mpx.subscribe("a"):
+            (line,) = redis.clients()
+            assert " user=nop " in line
+
+
+async def test_user_without_password_in_resp2():
+    """So does one of a server without HELLO."""
+    with server("--rename-command", "HELLO", "") as old:
+        old.call("ACL", "SETUSER", "nop", "reset", "on", "nopass", "+@all", "&*")
+        async with Multiplexer(old.url, username="nop") as mpx, mpx.subscribe("a"):
+            (line,) = old.clients()
+            assert " user=nop " in line
+
+
+async def test_provider_without_coroutine(redis_with_password):
+    """A credential provider of redis-py 5.0, which has no coroutine, is asked."""
+
+    class Provider:
+        def get_credentials(self):
+            return ("pw",)
+
+    url = redis_with_password.url
+    async with Multiplexer(url, credential_provider=Provider()) as mpx:
+        assert await mpx.publish("a", "1") == 0
 
 
 async def test_wrong_password_then_right(redis):

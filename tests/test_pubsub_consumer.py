@@ -101,6 +101,64 @@ async def test_unlisten(redis, consumer):
     await client.disconnect()
 
 
+async def test_unlisten_to_what_is_on_its_way(redis, consumer):
+    """A message that came before unlisten(), and waits, comes no more."""
+
+    class Waiting(consumer):
+        async def receive_json(self, content):
+            redis.call("PUBLISH", "prices.eur", "late")
+            # When the answers to these have come, so has it.
+            for name in ("settled", "settled, too"):
+                async with shared(redis.url).subscribe(name):
+                    pass
+            await super().receive_json("stop")
+
+    client = await connected(Waiting.as_asgi())
+    await client.send_json_to("")
+    assert await client.receive_json_from() == {"echo": "stop"}
+    redis.call("PUBLISH", "news", "1")
+    assert await client.receive_json_from() == ["news", "1"]
+    await client.disconnect()
+
+
+async def test_fast_feed(redis, consumer):
+    """A feed that is faster than its handler doesn't keep the client waiting."""
+
+    class Slow(consumer):
+        async def redis_message(self, event):
+            if event["data"] == b"first":
+                await client.send_json_to("hi")
+                for number in range(20):
+                    redis.call("PUBLISH", "news", number)
+                async with shared(redis.url).subscribe("settled"):
+                    pass  # Now they have come, too.
+            await super().redis_message(event)
+
+    client = await connected(Slow.as_asgi())
+    redis.call("PUBLISH", "news", "first")
+    assert {"echo": "hi"} in [await client.receive_json_from() for _ in range(3)]
+    await client.disconnect()
+
+
+async def test_fast_client(redis, consumer):
+    """A client that is faster than its handler doesn't keep Redis waiting."""
+
+    class Slow(consumer):
+        async def receive_json(self, content):
+            if content == "first":
+                redis.call("PUBLISH", "news", "1")
+                for number in range(20):
+                    await client.send_json_to(number)
+                async with shared(redis.url).subscribe("settled"):
+                    pass  # Now it has come, too.
+            await super().receive_json(content)
+
+    client = await connected(Slow.as_asgi())
+    await client.send_json_to("first")
+    assert ["news", "1"] in [await client.receive_json_from() for _ in range(3)]
+    await client.disconnect()
+
+
 async def test_handler_that_raises(redis, consumer):
     """A Redis handler that raises ends its consumer, as any handler does."""
     client = await connected(consumer.as_asgi())
@@ -130,6 +188,18 @@ async def test_refused(redis, consumer):
     with pytest.raises(NameRefused):
         await client.receive_output()
     await shared(url).aclose()
+
+
+async def test_listen_to_no_name(consumer):
+    """A list in place of names is refused by its type."""
+
+    class Wrong(consumer):
+        async def connect(self):
+            await self.listen(["news"])
+
+    client = WebsocketCommunicator(Wrong.as_asgi(), "/")
+    with pytest.raises(TypeError, match="list"):
+        await client.connect()
 
 
 async def test_streams_share_one_connection(redis, consumer):

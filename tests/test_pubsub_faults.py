@@ -12,7 +12,13 @@ import subprocess
 import pytest
 import redis.asyncio as aioredis
 
-from channelsmultiplexer.pubsub import Activation, Gap, Multiplexer, RedisUnavailable
+from channelsmultiplexer.pubsub import (
+    Activation,
+    Gap,
+    Multiplexer,
+    RedisUnavailable,
+    SubscriptionIsClosed,
+)
 from recorder import guarded
 from redis_server import debian_server, free_port, sentinel, server
 from requirement import program
@@ -90,6 +96,40 @@ async def test_entering_waits_for_the_end_of_an_outage(doomed):
         sub = await guarded(entering)
         assert doomed.subscribers("a") == 1
         await sub.aclose()
+
+
+async def test_name_that_is_added_before_there_is_a_link(doomed):
+    """A name whose add() raises RedisUnavailable is active when Redis is there."""
+    doomed.stop()
+    mpx = Multiplexer(doomed.url)
+    sub = await guarded(mpx.subscribe().__aenter__())
+    with pytest.raises(RedisUnavailable):
+        await guarded(sub.add("a"))
+    doomed.start()
+    assert await asyncio.wait_for(sub.get(), 20) == Activation(b"a")
+    await mpx.aclose()
+
+
+async def test_backoff_that_ends(caplog):
+    """When the delays end, so does the Multiplexer, and says so."""
+    mpx = Multiplexer("redis://127.0.0.1:1", backoff=lambda: iter([0.0]))
+    for _ in range(2):
+        with pytest.raises(RedisUnavailable):
+            await guarded(mpx.connect())
+    with pytest.raises(SubscriptionIsClosed):
+        await guarded(mpx.connect())
+    assert "gives up" in caplog.text
+
+
+async def test_warnings_of_an_outage(caplog):
+    """A failure that is the last one's like is no warning again."""
+    mpx = Multiplexer("redis://127.0.0.1:1", backoff=lambda: iter([0.0] * 100))
+    for _ in range(3):
+        with pytest.raises(RedisUnavailable):
+            await guarded(mpx.connect())
+    await mpx.aclose()
+    warnings = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 1
 
 
 async def test_killed_twice_in_resubscription(doomed, recorder):
@@ -303,6 +343,24 @@ async def test_refused_tls(tls, caplog):
 
 
 # Sentinel
+
+
+async def test_entering_while_sentinel_has_no_master():
+    """A failover is waited for as an outage is."""
+    with debian_server() as master, sentinel(master) as watch:
+        sentinels = aioredis.Sentinel([("127.0.0.1", watch.port)])
+        client = sentinels.master_for("main")
+        async with Multiplexer(client) as mpx, mpx.subscribe() as sub:
+            watch.call("SENTINEL", "REMOVE", "main")
+            master.call("CLIENT", "KILL", "TYPE", "normal")
+            await until(sub, Gap)
+            adding = asyncio.ensure_future(sub.add("a"))
+            with pytest.raises(RedisUnavailable, match="main"):
+                await guarded(mpx.connect())
+            watch.call("SENTINEL", "MONITOR", "main", "127.0.0.1", master.port, 1)
+            await asyncio.wait_for(adding, 20)
+        await client.aclose()
+        await sentinels.sentinels[0].aclose()
 
 
 async def test_sentinel():

@@ -15,6 +15,7 @@ import pytest
 from channelsmultiplexer.pubsub import (
     Multiplexer,
     RedisUnavailable,
+    Subscription,
     SubscriptionIsClosed,
 )
 from guard import blocked
@@ -33,6 +34,26 @@ def test_another_event_loop(redis):
         asyncio.run(mpx.connect())
     loop.run_until_complete(mpx.aclose())
     loop.close()
+
+
+async def test_use_after_the_end(redis):
+    """A Multiplexer that is used after its end says that it is it, and how it ended."""
+    mpx = Multiplexer(redis.url)
+    async with mpx:
+        pass
+    for use in (mpx.connect, lambda: mpx.publish("a", ""), mpx.__aenter__):
+        with pytest.raises(SubscriptionIsClosed, match="the Multiplexer of"):
+            await use()
+    with pytest.raises(SubscriptionIsClosed, match="the Multiplexer of"):
+        mpx.subscribe("a")
+
+
+def test_use_after_its_event_loop(redis):
+    """One that is used in a second asyncio.run() says that its event loop ended."""
+    mpx = Multiplexer(redis.url)
+    asyncio.run(mpx.connect())
+    with pytest.raises(SubscriptionIsClosed, match="event loop ended"):
+        asyncio.run(mpx.connect())
 
 
 def test_event_loop_that_ends(redis):
@@ -94,6 +115,66 @@ async def test_fork(redis, mpx):
         assert status == 0
         await mpx.publish("a", "still here")
         assert (await guarded(anext(sub))).data == b"still here"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_fork_into_another_event_loop(redis):
+    """Nor does a forked child's aclose(), in an event loop of its own."""
+    loop = asyncio.new_event_loop()
+    mpx = Multiplexer(redis.url)
+    sub = loop.run_until_complete(mpx.subscribe("a").__aenter__())
+    with warnings.catch_warnings():
+        # As above.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if not child:
+        try:
+            asyncio.run(guarded(mpx.aclose()))
+        finally:
+            os._exit(not mpx.closed)
+    assert os.waitpid(child, 0)[1] == 0
+    assert loop.run_until_complete(guarded(mpx.publish("a", "still here"))) == 1
+    loop.run_until_complete(sub.aclose())
+    loop.run_until_complete(mpx.aclose())
+    loop.close()
+
+
+def test_aclose_in_another_event_loop(redis):
+    """While its event loop rests, aclose() in another one drops the link."""
+    loop = asyncio.new_event_loop()
+    mpx = Multiplexer(redis.url)
+    loop.run_until_complete(mpx.subscribe("a").__aenter__())
+    asyncio.run(guarded(mpx.aclose()))
+    while redis.clients():
+        pass
+    # What was there, with the event loop's own end.
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+
+
+async def test_another_thread(redis, mpx):
+    """All that needs the link is refused in another thread."""
+    one = mpx.new_channel_subscription(print)
+    one.add("a")
+    await mpx.connect()
+    for act in (lambda: one.add("b"), one.clear, one.close, mpx.close):
+        with pytest.raises(RuntimeError, match="another event loop"):
+            await asyncio.to_thread(act)
+    with pytest.raises(RuntimeError, match="another event loop"):
+        await asyncio.to_thread(asyncio.run, mpx.aclose())
+    async with mpx.subscribe("settled"):
+        assert [redis.subscribers(name) for name in "ab"] == [1, 0]
+
+
+def test_names_while_the_event_loop_rests(redis, recorder):
+    """A name that is added while the event loop rests is subscribed when it runs."""
+    loop = asyncio.new_event_loop()
+    mpx = Multiplexer(redis.url)
+    loop.run_until_complete(mpx.connect())
+    mpx.new_channel_subscription(*recorder.callbacks).add("a")
+    assert loop.run_until_complete(recorder.next()) == ("active", b"a")
+    loop.run_until_complete(mpx.aclose())
+    loop.close()
 
 
 async def test_another_event_loop_while_at_home(redis, mpx):
@@ -211,3 +292,14 @@ async def test_canceled_aclose(redis):
         await asyncio.wait([closing])
         while redis.clients():
             pass
+
+
+async def test_leaving_while_all_is_closed(redis):
+    """A subscription that is being left when all is closed is left without an error."""
+    for leave in (Subscription.aclose, lambda sub: sub.remove("a")):
+        mpx = Multiplexer(redis.url)
+        sub = await guarded(mpx.subscribe("a").__aenter__())
+        leaving = asyncio.ensure_future(leave(sub))
+        await asyncio.sleep(0)  # It has left, and waits for Redis.
+        mpx.close()
+        assert await guarded(leaving) is None

@@ -13,8 +13,11 @@ from channelsmultiplexer.pubsub import (
     Gap,
     Multiplexer,
     NameRefused,
+    SubscriptionIsClosed,
 )
+from guard import blocked
 from recorder import guarded
+from redis_server import server
 
 
 async def test_add_remove_add(redis, mpx, recorder):
@@ -52,6 +55,31 @@ async def test_add_and_remove_in_flight(redis, mpx, recorder):
     assert await recorder.next() == ("active", b"a")
     assert redis.subscribers("a") == 1
     assert recorder.events.empty()
+
+
+async def test_leaving_while_another_joins(mpx):
+    """Who leaves a name that another joins in the same turn waits for nothing."""
+    first, second = mpx.subscribe("a"), mpx.subscribe("a")
+    await guarded(first.__aenter__())
+    await guarded(asyncio.gather(first.aclose(), second.__aenter__()))
+
+
+async def test_closing_while_entering_in_an_outage():
+    """Who enters a name in an outage is told when the subscription is closed."""
+    with server() as doomed:
+        async with Multiplexer(doomed.url) as mpx, mpx.subscribe() as other:
+            doomed.stop()
+            assert isinstance(await guarded(other.get()), Gap)
+            sub = mpx.subscribe("a")
+            entering = await blocked(sub.__aenter__())
+            sub.close()
+            with pytest.raises(SubscriptionIsClosed):
+                await guarded(entering)
+            canceled = await blocked(mpx.subscribe("b").__aenter__())
+            canceled.cancel()
+            await asyncio.wait([canceled])
+            # Private: that nothing grows can't be seen from outside.
+            assert not mpx._registry.channels
 
 
 async def test_remove_while_down(redis, mpx, recorder):
@@ -218,3 +246,55 @@ async def test_names_of_an_outage_leave_nothing():
     assert not mpx._registry.channels
     assert not mpx._registry._dirty
     await mpx.aclose()
+
+
+# What is no name
+
+
+@pytest.mark.parametrize("wrong", [5, None, ["a"], 1.5])
+async def test_wrong_kinds(redis, mpx, wrong):
+    """What is neither text nor bytes is refused by its type, and nothing is joined."""
+    one = mpx.new_channel_subscription(print)
+    calls = [lambda: one.add("a", wrong), lambda: one.remove(wrong)]
+    calls.append(lambda: mpx.new_pattern_subscription(wrong, print))
+    for call in calls:
+        with pytest.raises(TypeError, match=type(wrong).__name__):
+            call()
+    async with mpx.subscribe("settled") as sub:
+        calls = [lambda: sub.add("a", wrong), lambda: sub.add("a", patterns=[wrong])]
+        calls += [lambda: mpx.publish("a", wrong), lambda: mpx.publish(wrong, "")]
+        for call in calls:
+            with pytest.raises(TypeError, match=type(wrong).__name__):
+                await call()
+        assert redis.subscribers("a") == 0
+
+
+async def test_data_of_a_buffer(mpx):
+    """What is published may be any buffer of bytes."""
+    async with mpx.subscribe("a") as sub:
+        for data in (b"1", bytearray(b"1"), memoryview(b"1"), "1"):
+            await mpx.publish("a", data)
+            assert (await guarded(anext(sub))).data == b"1"
+
+
+@pytest.mark.parametrize("patterns", ["news.*", b"news.*"])
+async def test_patterns_that_are_one_word(mpx, patterns):
+    """A pattern in place of several isn't taken for its letters."""
+    with pytest.raises(TypeError, match="several patterns"):
+        mpx.subscribe(patterns=patterns)
+    async with mpx.subscribe() as sub:
+        for change in (sub.add, sub.remove):
+            with pytest.raises(TypeError, match="several patterns"):
+                await change(patterns=patterns)
+
+
+def test_wrong_options():
+    """An unknown overflow, and a callback that can't be called, are refused."""
+    mpx = Multiplexer()
+    with pytest.raises(ValueError, match="or 'drop_newest', got 'bogus'"):
+        mpx.subscribe(overflow="bogus")
+    for number in range(4):
+        callbacks = [print] * 4
+        callbacks[number] = "x"
+        with pytest.raises(TypeError, match="must be a function"):
+            mpx.new_channel_subscription(*callbacks[:3], on_gap=callbacks[3])

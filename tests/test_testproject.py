@@ -4,6 +4,7 @@ The demo: its streams, its page and its socket.
 
 import asyncio
 import contextlib
+import io
 import os
 
 import pytest
@@ -13,6 +14,7 @@ from django.contrib.staticfiles import finders
 from django.core.management import CommandError, call_command
 from django.urls import reverse
 
+import redis_server
 from channelsmultiplexer.pubsub import shared
 from channelsmultiplexer.testing import MultiplexCommunicator, Refused
 from demo.asgi import application
@@ -268,6 +270,26 @@ def test_publish_prices_refusal(settings, url, reason):
     settings.REDIS_URL = url
     with pytest.raises(CommandError, match=reason):
         call_command("publish_prices")
+
+
+def test_publish_prices_outage(settings):
+    """Prices are published again after an outage."""
+    told = []
+
+    class Shell(io.StringIO):
+        def write(self, text):
+            told.append(text.split(":")[0].strip())
+            if "Publishing" in text:
+                redis.stop()
+            elif "doesn't answer" in text:
+                redis.start()
+            elif "again" in text:
+                raise KeyboardInterrupt
+
+    with redis_server.server() as redis:
+        settings.REDIS_URL = redis.url
+        call_command("publish_prices", stdout=Shell())
+    assert told[1:] == ["Redis doesn't answer", "Redis answers again."]
 
 
 def test_page(client):

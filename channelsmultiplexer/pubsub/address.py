@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import redis.asyncio
+from redis.asyncio.sentinel import MasterNotFoundError
 
 __all__ = ["Address", "Location"]
 
@@ -32,43 +33,49 @@ class Login:
     client_name: str | None
 
 
+# The keywords of redis-py's that name a place.
+PLACES = {"host", "port", "unix_socket_path"}
+
+
 class Address:
     """
     A place to connect to, looked up anew for every connection.
 
     Args:
         location: A URL, the path of a socket, a host and a port, or a client of
-            redis-py's to be like, also one from ``Sentinel.master_for()``.
+            redis-py's to be like, also one from ``Sentinel.master_for()``. Without
+            it, *options* say where.
 
         ssl: An :class:`ssl.SSLContext`, or :obj:`True` for redis-py's.
 
         options: Keyword arguments of :class:`redis.asyncio.Redis`.
+
+    Raises:
+        TypeError: If it names no place, or two.
+        ValueError: If it is a text that names none, or a replica of Sentinel's.
     """
 
     def __init__(
         self,
-        location: Location = "redis://localhost:6379",
+        location: Location | None = None,
         *,
         ssl: bool | _ssl.SSLContext | None = None,
         **options: Any,
     ) -> None:
         self._context = ssl if isinstance(ssl, _ssl.SSLContext) else None
-        if ssl is not None and not (isinstance(location, str) and "://" in location):
+        is_url = isinstance(location, str) and "://" in location
+        if ssl is not None and not is_url:
             options["ssl"] = bool(ssl)
-        if isinstance(location, redis.asyncio.Redis):
-            if options:
-                raise TypeError("a client of redis-py's brings its own options")
-            client = location
-        elif isinstance(location, tuple):
-            host, port = location
-            client = redis.asyncio.Redis(host=host, port=port, **options)
-        elif "://" in location:
-            if ssl:
-                location = location.replace("redis://", "rediss://", 1)
-            client = redis.asyncio.Redis.from_url(location, **options)
-        else:
-            client = redis.asyncio.Redis(unix_socket_path=location, **options)
-        self._pool: Any = client.connection_pool
+        if location is not None and (second := PLACES & options.keys()):
+            raise TypeError(f"a location, and {', '.join(sorted(second))} beside it")
+        self._pool: Any = _client(location, ssl, options).connection_pool
+        if is_url:
+            # redis-py lets the URL win, without a word.
+            for key, value in options.items():
+                if self._pool.connection_kwargs.get(key, value) != value:
+                    raise TypeError(f"the URL and {key}= contradict each other")
+        if not getattr(self._pool, "is_master", True):
+            raise ValueError("expected a client of Sentinel.master_for()")
 
     def __str__(self) -> str:
         service = getattr(self._pool, "service_name", None)
@@ -86,8 +93,7 @@ class Address:
         Open a connection, and leave it to *protocol*.
 
         Raises:
-            OSError: If nobody answers there, or TLS fails.
-            redis.RedisError: If Sentinel knows no master.
+            OSError: If nobody answers there, Sentinel knows no master, or TLS fails.
         """
         loop = asyncio.get_running_loop()
         target = self._pool.make_connection()
@@ -99,7 +105,11 @@ class Address:
         service = getattr(self._pool, "service_name", None)
         if service is not None:
             manager = self._pool.sentinel_manager
-            host, port = await manager.discover_master(service)
+            try:
+                host, port = await manager.discover_master(service)
+            # In a failover there is none for a while: an outage like any other.
+            except MasterNotFoundError as error:
+                raise ConnectionError(str(error)) from error
         context = self._context
         if context is None and isinstance(target, redis.asyncio.SSLConnection):
             context = target.ssl_context.get()
@@ -114,7 +124,44 @@ class Address:
         username, password = target.username, target.password
         provider = target.credential_provider
         if provider is not None:
-            credentials = await provider.get_credentials_async()
+            # redis-py 5.0 has none with a coroutine.
+            if hasattr(provider, "get_credentials_async"):
+                credentials = await provider.get_credentials_async()
+            else:
+                credentials = provider.get_credentials()
             *name, password = credentials
             username = name[0] if name else None
         return Login(username, password, int(target.db), target.client_name)
+
+
+def _client(
+    location: Location | None, ssl: Any, options: dict[str, Any]
+) -> redis.asyncio.Redis:
+    """Return a client of redis-py's, never to be connected."""
+    match location:
+        case None:
+            return redis.asyncio.Redis(**options)
+        case redis.asyncio.Redis():
+            if options:
+                names = ", ".join(options)
+                raise TypeError(f"a client of redis-py's brings its own {names}")
+            return location
+        case (host, port) if isinstance(location, tuple):
+            return redis.asyncio.Redis(host=host, port=port, **options)
+        case tuple():
+            raise TypeError(f"expected a host and a port, got {location!r}")
+        case str() if "://" in location:
+            if ssl:
+                location = location.replace("redis://", "rediss://", 1)
+            return redis.asyncio.Redis.from_url(location, **options)
+        case str() if "/" in location:
+            return redis.asyncio.Redis(unix_socket_path=location, **options)
+        case str():
+            raise ValueError(
+                f"{location!r} is neither a URL nor the path of a socket, which has "
+                f"a slash: redis://{location}?"
+            )
+    raise TypeError(
+        f"expected a URL, a path, a host and a port, or a redis.asyncio.Redis, got "
+        f"{type(location).__name__}"
+    )

@@ -73,9 +73,9 @@ class Connection(asyncio.BufferedProtocol):
         if await self._hello(login):
             self.version = 3
         else:
-            if login.password is not None:
+            if login.username or login.password:
                 username = (login.username,) if login.username else ()
-                await self.call("AUTH", *username, login.password)
+                await self.call("AUTH", *username, login.password or "")
             if login.client_name:
                 await self.call("CLIENT", "SETNAME", login.client_name)
         if login.db:
@@ -196,8 +196,9 @@ class Connection(asyncio.BufferedProtocol):
     async def _hello(self, login: Login) -> bool:
         """Log in by the newer protocol; return if Redis knows it."""
         auth: tuple[str, ...] = ()
-        if login.password is not None:
-            auth = ("AUTH", login.username or "default", login.password)
+        # A user who needs no password may be named, too.
+        if login.username or login.password:
+            auth = ("AUTH", login.username or "default", login.password or "")
         name = ("SETNAME", login.client_name) if login.client_name else ()
         try:
             await self.call("HELLO", "3", *auth, *name)

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from .listening import Gap, Message
 from .multiplexer import Multiplexer
-from .registry import Name
+from .registry import Name, encoded
 from .subscriptions import Subscription
 
 __all__ = ["RedisListener", "shared"]
@@ -71,9 +71,13 @@ class RedisListener:
 
         Returns when Redis has confirmed it.
 
+        In an outage it waits for the end of that. To wait less, use
+        :func:`asyncio.wait_for`.
+
         Raises:
             NameRefused: If Redis doesn't let us.
-            RedisUnavailable: If there is no link to Redis.
+            RedisUnavailable: If the process never had a link to Redis. The names
+                stay joined: their messages come once there is one.
         """
         patterns = [name for name in names if _is_pattern(name)]
         channels = [name for name in names if not _is_pattern(name)]
@@ -90,14 +94,23 @@ class RedisListener:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Run the consumer, with one more source of messages."""
         self._subscription = shared(self.redis_url).subscribe()
-        merged = _Merged(receive, self._subscription, hasattr(self, "redis_gap"))
+        wants_gaps = hasattr(self, "redis_gap")
+        self._merged = _Merged(receive, self._subscription, wants_gaps)
         try:
-            await super().__call__(scope, merged.receive, send)  # type: ignore[misc]
+            await super().__call__(  # type: ignore[misc]
+                scope, self._merged.receive, send
+            )
         finally:
             self._subscription.close()
-            merged.close()
+            self._merged.close()
+
+    async def dispatch(self, message: dict[str, Any]) -> None:
+        """Bring a message to its handler, unless :meth:`unlisten` came first."""
+        if not self._merged.is_unwanted(message):
+            await super().dispatch(message)  # type: ignore[misc]
 
     _subscription: Subscription
+    _merged: _Merged
 
 
 class _Merged:
@@ -115,6 +128,11 @@ class _Merged:
         # other's, so that nothing is lost.
         self._frame: asyncio.Future[dict[str, Any]] | None = None
         self._event: asyncio.Future[Any] | None = None
+        # Whose turn it is if both have something: neither a fast feed nor a fast
+        # client keeps the other waiting.
+        self._is_turn_of_frame = False
+        # The last message of Redis's, as the consumer has it.
+        self._handed: dict[str, Any] | None = None
 
     async def receive(self) -> dict[str, Any]:
         """
@@ -128,20 +146,34 @@ class _Merged:
             await asyncio.wait(
                 (self._frame, self._event), return_when=asyncio.FIRST_COMPLETED
             )
-            if self._event.done():
+            if not self._frame.done() or (
+                self._event.done() and not self._is_turn_of_frame
+            ):
                 event, self._event = self._event.result(), None
+                self._is_turn_of_frame = True
                 match event:
                     case Message():
-                        return {"type": "redis.message", **event._asdict()}
+                        self._handed = {"type": "redis.message", **event._asdict()}
+                        return self._handed
                     case Gap() if self._wants_gaps:
                         return {
                             "type": "redis.gap",
                             "error": event.error,
                             "dropped": event.dropped,
                         }
-            elif self._frame.done():
+            else:
                 frame, self._frame = self._frame, None
+                self._is_turn_of_frame = False
                 return frame.result()
+
+    def is_unwanted(self, message: dict[str, Any]) -> bool:
+        """
+        Return if a message is from Redis, and of a name that was left meanwhile.
+        """
+        # Only what we made: a program may send a consumer the like of it.
+        return message is self._handed and not self._subscription.has(
+            message["channel"], message["pattern"]
+        )
 
     def close(self) -> None:
         """
@@ -153,5 +185,4 @@ class _Merged:
 
 
 def _is_pattern(name: Name) -> bool:
-    text = name if isinstance(name, str) else name.decode("latin-1")
-    return any(sign in text for sign in "*?[")
+    return any(sign in encoded(name) for sign in b"*?[")

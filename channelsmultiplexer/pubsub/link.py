@@ -76,6 +76,8 @@ class Link:
         self._scheduled = False
         # Who waits for a name to settle, and who for a connection.
         self._waiters: dict[Route | None, list[asyncio.Future[None]]] = {}
+        # Why the last attempt failed, if it did.
+        self._failure = ""
         # If there has ever been a connection.
         self._was_connected = False
         # All names that are wanted of Redis.
@@ -85,6 +87,8 @@ class Link:
         # Connections there have been.
         self.connections = 0
         self.closed = False
+        # What ended it, if nobody closed it.
+        self._end = ""
 
     def __repr__(self) -> str:
         return f"<Link to {self._address}>"
@@ -144,9 +148,14 @@ class Link:
     def close(self) -> None:
         """
         Drop the connection now, and end for good.
+
+        Raises:
+            RuntimeError: If its event loop runs elsewhere.
         """
         if self.closed:
             return
+        if self.is_at_home() and not self.is_here() and self._is_running():
+            raise self._elsewhere()
         self.closed = True
         connection, publisher = self._connection, self._publisher
         self._stop()
@@ -162,16 +171,26 @@ class Link:
     async def aclose(self) -> None:
         """
         End for good, and return when Redis has closed the connection, too.
+
+        It is for where the link is at home.
         """
         connection, publisher, keeper = self._connection, self._publisher, self._keeper
-        if not self.closed and self.is_at_home():
+        if not self.closed:
             self.closed = True
             self._stop()
-        self.close()
         both = [one for one in (connection, publisher) if one is not None]
         await asyncio.gather(*(one.aclose() for one in both))
-        if keeper is not None and self.is_at_home():
+        if keeper is not None:
             await asyncio.wait([keeper])
+
+    def check_open(self) -> None:
+        """
+        Raise :exc:`.SubscriptionIsClosed` if it is closed.
+        """
+        if self.closed:
+            raise SubscriptionIsClosed(
+                f"the Multiplexer of {self._address} is closed{self._end}"
+            )
 
     def is_at_home(self) -> bool:
         """
@@ -181,6 +200,12 @@ class Link:
         if self._home is None:
             return True
         return self._is_in_process() and not self._home[0].is_closed()
+
+    def is_here(self) -> bool:
+        """
+        Return if what runs this is where it is at home, or would be.
+        """
+        return self._home in (None, (_running_loop(), os.getpid()))
 
     def is_more_there(self) -> bool:
         """
@@ -192,18 +217,13 @@ class Link:
 
     def _start(self) -> None:
         """Keep the link up from now on."""
-        if self.closed:
-            raise SubscriptionIsClosed
-        home = (asyncio.get_running_loop(), os.getpid())
-        if self._home is None:
-            self._home = home
-        elif self._home != home:
-            raise RuntimeError(
-                f"the link to {self._address} is at home in another event loop or "
-                f"process: make a Multiplexer where it is used"
-            )
+        self.check_open()
+        if not self.is_here():
+            raise self._elsewhere()
         if self._keeper is None:
-            self._keeper = home[0].create_task(self._keep_up())
+            loop = asyncio.get_running_loop()
+            self._home = (loop, os.getpid())
+            self._keeper = loop.create_task(self._keep_up())
             self._keeper.add_done_callback(self._kept_up)
 
     def _stop(self) -> None:
@@ -214,25 +234,35 @@ class Link:
         if self.is_at_home():
             if self._keeper is not None:
                 self._keeper.cancel()
+            # Who waits for a name to be left need not, and the others see.
             for key in list(self._waiters):
-                self._wake(key, SubscriptionIsClosed)
+                self._wake(key, SubscriptionIsClosed if key is None else None)
 
     def _is_in_process(self) -> bool:
         return self._home is None or self._home[1] == os.getpid()
+
+    def _is_running(self) -> bool:
+        return self._home is not None and self._home[0].is_running()
+
+    def _elsewhere(self) -> RuntimeError:
+        return RuntimeError(
+            f"the link to {self._address} is at home in another event loop, thread or "
+            f"process: make a Multiplexer where it is used"
+        )
 
     def _changed(self) -> None:
         """Tell Redis, in the next turn: what is undone until then needs no word."""
         if self.closed:
             return
-        try:
-            asyncio.get_running_loop()
-        # Made in a module: it starts with the first use in an event loop.
-        except RuntimeError:
+        # While no event loop runs, it starts with the first use in one, or goes on
+        # when its own runs again.
+        if self._is_running() or _running_loop() is not None:
+            self._start()
+        if self._home is None or not self.is_at_home():
             return
-        self._start()
         if self._connection is not None and not self._scheduled:
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._flush)
+            self._home[0].call_soon(self._flush)
 
     def _flush(self) -> None:
         self._scheduled = False
@@ -284,7 +314,12 @@ class Link:
                 await self._drop(connection)
                 if loop.time() - since >= self._healthy_after:
                     delays = self._backoff()
-            await asyncio.sleep(next(delays))
+            delay = next(delays, None)
+            if delay is None:
+                logger.error("%r gives up: the backoff has no more delays", self)
+                self._end = ": its backoff has no more delays"
+                return
+            await asyncio.sleep(delay)
 
     async def _drop(self, connection: Connection) -> None:
         """Wait for the end of the connection, and tell everybody."""
@@ -297,7 +332,10 @@ class Link:
         self._dropped(error)
 
     def _failed(self, error: RedisUnavailable) -> None:
-        logger.warning("%r can't connect: %s", self, error)
+        # An outage is told once, not with every attempt.
+        is_same, self._failure = str(error) == self._failure, str(error)
+        level = logging.DEBUG if is_same else logging.WARNING
+        logger.log(level, "%r can't connect: %s", self, error)
         cause = error.__cause__
         assert isinstance(cause, Exception), "connect() says why"
         is_outage = isinstance(cause, OSError) and not isinstance(cause, _ssl.SSLError)
@@ -309,6 +347,7 @@ class Link:
 
     def _connected(self, connection: Connection) -> None:
         logger.info("%r is connected", self)
+        self._failure = ""
         self._connection = connection
         self._was_connected = True
         self.connections += 1
@@ -322,6 +361,9 @@ class Link:
         if not keeper.cancelled() and (error := keeper.exception()) is not None:
             logger.critical("%r has failed", self, exc_info=error)
         # The event loop ends, and has cancelled its tasks; or a bug.
+        if not self.closed and keeper.cancelled():
+            logger.info("%r is closed: its task was cancelled", self)
+            self._end = ": its event loop ended, or cancelled its task"
         self.close()
 
     async def _second_connection(self) -> Connection:
@@ -336,3 +378,11 @@ class Link:
                 connection.watch(*self._ping)
                 self._publisher = connection
             return self._publisher
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that runs this, if one does."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

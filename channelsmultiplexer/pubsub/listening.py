@@ -14,7 +14,7 @@ import asyncio
 import collections
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from ..exceptions import SubscriptionIsClosed
 from .connection import MESSAGE_OVERHEAD
@@ -44,6 +44,7 @@ __all__ = [
 
 Overflow: TypeAlias = Literal["drop_oldest", "drop_newest"]
 
+OVERFLOWS = get_args(Overflow)
 
 # What is left when all is read.
 NOTHING: Iterator[Item] = iter(())
@@ -197,6 +198,9 @@ class Listening:
         overflow: Overflow,
         forget: Callable[[Any], None],
     ) -> None:
+        if overflow not in OVERFLOWS:
+            expected = " or ".join(map(repr, OVERFLOWS))
+            raise ValueError(f"expected {expected}, got {overflow!r}")
         self._registry = registry
         self._dispatcher = dispatcher
         self._limit = inbox_limit
@@ -279,8 +283,9 @@ class Listening:
         if self.closed:
             raise SubscriptionIsClosed
         routes = []
-        for name in names:
-            route = self._registry.join(self, kind, encoded(name))
+        # All of them first: if one is no name, none is joined.
+        for name in [encoded(name) for name in names]:
+            route = self._registry.join(self, kind, name)
             if route not in self._routes:
                 self._routes = joined(self._routes, route)
             routes.append(route)

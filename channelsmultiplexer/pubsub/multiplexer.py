@@ -12,12 +12,11 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from .. import backoff as _backoff
-from ..exceptions import SubscriptionIsClosed
 from .address import Address, Location
 from .link import Link
 from .listening import Dispatcher, Gap, Listening, Overflow
 from .promises import PromiseSubscription
-from .registry import Name, encoded
+from .registry import Name, encoded, several
 from .subscriptions import (
     ChannelSubscription,
     OnActivation,
@@ -48,13 +47,16 @@ class Multiplexer:
     Args:
         location: A URL (``redis://``, ``rediss://``, ``unix://``), the path of a
             socket, a host and a port, or a :class:`redis.asyncio.Redis` to be
-            like, also one that Sentinel finds.
+            like, also one from ``Sentinel.master_for()``. Without it, *options*
+            say where; without ``host`` or ``unix_socket_path`` in them, it is
+            ``localhost``.
 
         ssl: An :class:`ssl.SSLContext`, or :obj:`True`.
 
         timeout: Seconds for a connection and its login.
 
-        backoff: Makes the delays between one attempt and the next.
+        backoff: Makes the delays between one attempt and the next, in seconds.
+            When they end, the Multiplexer is closed.
 
         healthy_after: Seconds that a link has to last for the delays to start
             anew.
@@ -66,11 +68,15 @@ class Multiplexer:
         options: Keyword arguments of :class:`redis.asyncio.Redis`: ``db``,
             ``username``, ``password``, ``credential_provider``, ``client_name``,
             ``ssl_ca_certs``, ...
+
+    Raises:
+        TypeError: If *location* and *options* name no place, or two.
+        ValueError: If *location* is a text that names none.
     """
 
     def __init__(
         self,
-        location: Location = "redis://localhost:6379",
+        location: Location | None = None,
         *,
         ssl: bool | _ssl.SSLContext | None = None,
         timeout: float = 5.0,
@@ -134,7 +140,11 @@ class Multiplexer:
 
         Iterations end, promises fail, whoever waits gets
         :exc:`.SubscriptionIsClosed`. It may be called at any time and more than
-        once, and its subscriptions may be closed before or after.
+        once, and its subscriptions may be closed before or after. In a forked
+        child, the parent keeps its link.
+
+        Raises:
+            RuntimeError: If its event loop runs in another thread.
         """
         self._link.close()
 
@@ -142,8 +152,13 @@ class Multiplexer:
         """
         Close, and return when Redis has closed the connection, too.
 
+        In another event loop it does as :meth:`close`, and waits for nothing.
         Canceling :meth:`aclose` drops the link, as :meth:`close` does.
         """
+        if not self._link.is_here():
+            # Nothing of another event loop's, or process's, can be awaited here.
+            self.close()
+            return
         await self._link.aclose()
         await self._dispatcher.aclose()
 
@@ -209,10 +224,9 @@ class Multiplexer:
             overflow: ``"drop_oldest"`` or ``"drop_newest"``: what to do when
                 there is no room.
         """
-        if self.closed:
-            raise SubscriptionIsClosed
+        self._link.check_open()
         settle, keep, forget = self._calls
-        names = (channels, tuple(patterns))
+        names = (channels, several(patterns))
         inbox = (self._registry, self._dispatcher, inbox_limit, overflow, forget)
         return Subscription(*names, settle, keep, *inbox)
 
@@ -294,7 +308,7 @@ class Multiplexer:
     def _keep(self, subscription: S) -> S:
         if self.closed:
             subscription.close()
-            raise SubscriptionIsClosed
+            self._link.check_open()
         self._subscriptions[subscription] = None
         return subscription
 

@@ -29,6 +29,7 @@ __all__ = [
     "encoded",
     "joined",
     "left",
+    "several",
 ]
 
 Name: TypeAlias = "str | bytes"
@@ -68,7 +69,21 @@ def encoded(name: Name) -> bytes:
     """
     Return a name or data as Redis has it.
     """
-    return name.encode() if isinstance(name, str) else bytes(name)
+    if isinstance(name, str):
+        return name.encode()
+    # bytes() takes more: of a number, it makes as many zeros.
+    if isinstance(name, (bytes, bytearray, memoryview)):
+        return bytes(name)
+    raise TypeError(f"expected str or bytes, got {type(name).__name__}")
+
+
+def several(patterns: Iterable[Name]) -> list[bytes]:
+    """
+    Return patterns as Redis has them, unless it is one: its letters are none.
+    """
+    if isinstance(patterns, (str, bytes)):
+        raise TypeError(f"expected several patterns, got {patterns!r} and no list")
+    return [encoded(pattern) for pattern in patterns]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +190,8 @@ class Registry:
         changed: Called before a name changes that Redis is to be told of. If it
             raises, nothing changes.
 
-        settled: Called with a route that became active, was left, given up, or
-            refused.
+        settled: Called with a route that became active, was left, given up, joined
+            after that, or refused.
     """
 
     def __init__(
@@ -216,6 +231,9 @@ class Registry:
         route = names.get(name)
         if route is None:
             route = names[name] = Route(kind, name)
+        elif not route.listeners:
+            # Who has left it need not wait for Redis to hear of that.
+            self._settled(route)
         if listener not in route.listeners:
             route.listeners = joined(route.listeners, listener)
             if route.active:

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from ..exceptions import NameRefused, SubscriptionIsClosed
 from .listening import NOTHING, Activation, Gap, Listening, Message, current_task
-from .registry import ACTIVATED, CHANNEL, PATTERN, Listener, Name, Route
+from .registry import ACTIVATED, CHANNEL, PATTERN, Listener, Name, Route, several
 
 __all__ = [
     "ChannelSubscription",
@@ -59,6 +59,9 @@ class Callback(Listening):
         super().__init__(*listening)
         if not callable(on_message):
             raise TypeError("on_message must be a function")
+        for optional in (on_disconnect, on_activation, on_gap):
+            if optional is not None and not callable(optional):
+                raise TypeError(f"a callback must be a function, not {optional!r}")
         self._on_message = on_message
         self._on_disconnect = on_disconnect
         self._on_activation = on_activation
@@ -228,6 +231,7 @@ class Subscription(Listening):
         *listening: Any,
     ) -> None:
         super().__init__(*listening)
+        # What entering it adds, until then.
         self._channels = channels
         self._patterns = patterns
         self._settle = settle
@@ -241,7 +245,9 @@ class Subscription(Listening):
 
     async def __aenter__(self) -> Subscription:
         try:
-            await self.add(*self._channels, patterns=self._patterns)
+            names = self._channels, self._patterns
+            self._channels = self._patterns = ()
+            await self.add(*names[0], patterns=names[1])
         except BaseException:
             self.close()
             raise
@@ -279,9 +285,12 @@ class Subscription(Listening):
 
         Raises:
             NameRefused: If Redis doesn't let us; that name is left again.
-            RedisUnavailable: If there is no link to Redis.
+            RedisUnavailable: If there is no link to Redis and never was, or Redis
+                is there and refuses us. The names stay joined, and are active
+                once there is a link. The end of an outage is waited for.
             SubscriptionIsClosed: If it is, also meanwhile.
         """
+        patterns = several(patterns)
         routes = self._join(CHANNEL, channels) + self._join(PATTERN, patterns)
         self._keep(self)
         try:
@@ -297,6 +306,7 @@ class Subscription(Listening):
         """
         Stop listening to names, and return when Redis knows, if it has to.
         """
+        patterns = several(patterns)
         routes = self._find(CHANNEL, channels) + self._find(PATTERN, patterns)
         self._leave(routes)
         await self._settle(self, routes)
@@ -308,6 +318,16 @@ class Subscription(Listening):
         routes = list(self._routes)
         self.close()
         await self._settle(self, routes)
+
+    def has(self, channel: bytes, pattern: bytes | None = None) -> bool:
+        """
+        Return if it listens to a channel, or to the pattern by which that came.
+        """
+        if pattern is None:
+            found = self._find(CHANNEL, [channel])
+        else:
+            found = self._find(PATTERN, [pattern])
+        return any(route in self._routes for route in found)
 
     def __aiter__(self) -> Subscription:
         return self
@@ -353,6 +373,8 @@ class Subscription(Listening):
 
     def _arrival(self) -> asyncio.Future[None]:
         """Return what is done when something waits, or the subscription is closed."""
+        if self._channels or self._patterns:
+            raise RuntimeError(f"{self!r} is read before `async with` has entered it")
         if self._waiter is not None and not self._waiter.done():
             raise RuntimeError(f"{self!r} is already being read")
         self._unread = NOTHING

@@ -42,10 +42,22 @@ class Command(BaseCommand):
 
     def _publish(self, server: redis.Redis) -> None:
         """Let one price after another move, by a percent or so."""
+        server.ping()
         self.stdout.write("Publishing. Ctrl-C ends it.")
         prices = dict(PRICES)
+        is_out = False
         while True:
             name = random.choice(list(prices))
             prices[name] *= random.uniform(0.99, 1.01)
-            server.publish(f"prices.{name}", f"{prices[name]:.3f}")
+            try:
+                server.publish(f"prices.{name}", f"{prices[name]:.3f}")
+            # Nobody heard of this price. The next one replaces it.
+            except redis.ConnectionError as error:
+                if not is_out:
+                    self.stdout.write(f"Redis doesn't answer: {error}. Trying again.")
+                is_out = True
+            else:
+                if is_out:
+                    self.stdout.write("Redis answers again.")
+                is_out = False
             time.sleep(INTERVAL)
