@@ -20,6 +20,7 @@ from ..exceptions import Closed
 from .events import Event, Events
 from .link import Link, Standing
 from .liveness import watch_end, watch_pongs, watch_silence, watched
+from .processors import outcome
 from .renewal import Overlap
 from .transports import NORMAL, CallbackError, Transport, abort, drop
 
@@ -310,7 +311,7 @@ class Supervisor:
     async def _due(self) -> None:
         """Return when a link is to be renewed."""
         if callable(self._renew_after):
-            await self._renew_after()
+            await outcome(self._renew_after())
         else:
             await asyncio.sleep(self._renew_after or 0)
 
