@@ -413,3 +413,24 @@ async def test_stream_lost_in_a_renewal(due):
         assert stream.reopened == 1
         await stream.send("here")
         assert "here" in await within(new.recv())
+
+
+async def test_stream_refused_while_the_old_link_is_lost(due):
+    """A new link that is of no use when the old one is lost is no successor."""
+    async with V1(due, delays=at_once) as v1:
+        stream = await v1.open("a")
+        names = []
+        for name in ("connected", "renewed", "closed"):
+            v1.mux.on(name, lambda event: names.append(event.name))
+        due.now()
+        new = await v1.server.accept(PATIENCE)
+        opening = within(new.recv())
+        number = json.loads(await opening)["stream"]
+        # In one go: neither end is seen before the other.
+        v1.old.abort()
+        await new.send(f'{{"op":"closed","stream":"{number}","code":4409,"reason":""}}')
+        third = await v1.server.accept(PATIENCE)
+        await v1.answer(third, "opened")
+        assert (await within(next_event(v1.events, "gap"))).channel == "a"
+        assert names == ["connected"]
+        assert stream.reopened == 1
