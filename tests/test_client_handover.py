@@ -434,3 +434,19 @@ async def test_stream_refused_while_the_old_link_is_lost(due):
         assert (await within(next_event(v1.events, "gap"))).channel == "a"
         assert names == ["connected"]
         assert stream.reopened == 1
+
+
+async def test_streams_of_one_path(due):
+    """Two streams of one path that are sent the same each get it, once."""
+    async with V1(due, overlap=PATIENCE) as v1:
+        streams = [await v1.open("a"), await v1.open("a")]
+        due.now()
+        new = await v1.server.accept(PATIENCE)
+        for _ in streams:
+            await v1.answer(new, "opened")
+        sent = [(v1.old, "1"), (new, "2"), (new, "1"), (v1.old, "2")]
+        for i, (socket, number) in enumerate(sent, 5):
+            await socket.send(f'{{"stream":"{number}","payload":"x"}}')
+            while v1.mux.stats().received < i:
+                await asyncio.sleep(0)
+        assert [stream.stats().messages_received for stream in streams] == [1, 1]

@@ -308,8 +308,9 @@ class Router:
         item = frame if isinstance(self.dialect, Feed) else envelope
         if link.overlap is not None:
             data = envelope.data if item is envelope else frame
-            name = channel.name if channel else None
-            if link.overlap.is_duplicate(link, (name, data)):
+            # Two streams of one path are two, and may be sent the same.
+            key = channel.key if channel else None
+            if link.overlap.is_duplicate(link, (key, data)):
                 self.filtered += 1
                 return
         processors = self.connection.processors
