@@ -450,3 +450,18 @@ async def test_streams_of_one_path(due):
             while v1.mux.stats().received < i:
                 await asyncio.sleep(0)
         assert [stream.stats().messages_received for stream in streams] == [1, 1]
+
+
+async def test_new_link_lost_while_the_old_one_is_closed(due):
+    """A new link's end is noticed also while the old one's server is silent."""
+    options = {"renew_after": due, "overlap": 0.05, "close_timeout": 2 * PATIENCE}
+    async with Feed() as feed, connection(feed, **options) as client:
+        events = client.events()
+        feed.sockets[0].transport.pause_reading()
+        due.now()
+        second = await feed.socket(1)
+        await within(next_event(events, "connected"))
+        await second.close(1012)
+        await within(next_event(events, "disconnected"))
+        await within(next_event(events, "connected"))
+        assert client.connections == 3

@@ -354,7 +354,14 @@ class Supervisor:
             await self._lost(old)
         self._promote(new, lost=lost)
         if not lost:
-            await self._retire(old, 1000, "renewed")
+            retiring = asyncio.create_task(self._retire(old, 1000, "renewed"))
+            try:
+                # That takes its time, if the other end doesn't answer.
+                waiting = {retiring, new.task}
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                retiring.cancel()
+                await asyncio.wait({retiring})
         new.part(overlap, self._overlap)
         self._successor = None
         self._delays = self._new_delays()
