@@ -466,3 +466,18 @@ async def test_new_link_lost_while_the_old_one_is_closed(due):
         await within(next_event(events, "disconnected"))
         await within(next_event(events, "connected"))
         assert client.connections == 3
+
+
+async def test_equal_answers(due):
+    """An answer on a new link is none of those that the old one brought."""
+    async with V1(due) as v1:
+        stream = await v1.open("a")
+        due.now()
+        new = await v1.server.accept(PATIENCE)
+        await v1.old.send('{"stream":"1","payload":"pong"}')
+        assert await stream.recv(PATIENCE) == "pong"
+        await v1.answer(new, "opened")
+        await within(next_event(v1.events, "gap"))
+        await stream.send("ping")
+        await new.send('{"stream":"1","payload":"pong"}')
+        assert await stream.recv(PATIENCE) == "pong"

@@ -189,6 +189,8 @@ class Router:
             link, wrapper = stream.wanted.link, stream.wanted.wrapper
             if link is not None and is_open(link.websocket):
                 assert wrapper is not None, "it came with the link"
+                if link.overlap is not None:
+                    link.overlap.ask(link, stream.wanted.key)
                 return await link.write(frame(wrapper))
 
     async def _opened(self, stream: Stream[Any]) -> None:
