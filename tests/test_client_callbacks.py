@@ -198,6 +198,22 @@ async def test_close_while_connected(which, transport):
         await within(client.close())
 
 
+async def test_close_in_a_handler():
+    """A handler that closes the connection leaves no other one at work."""
+
+    async def close(message):
+        await mux.close()
+        closed.set()
+
+    closed = asyncio.Event()
+    async with Feed() as feed, feed.client() as mux:
+        mux.add_handler(close)
+        slow = mux.add_handler(lambda message: asyncio.sleep(3600))
+        await feed.sockets[0].send("[1]")
+        await within(closed.wait())
+        assert slow.task.done()
+
+
 async def test_close_is_cancelled():
     """Close goes on to the end when it is cancelled."""
     async with Feed() as feed:

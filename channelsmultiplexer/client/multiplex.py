@@ -162,8 +162,10 @@ class Multiplex(Generic[T]):
         try:
             await self.connection.close(code, reason)
         finally:
-            if asyncio.current_task() not in {h.task for h in self._handlers}:
-                await asyncio.gather(*(h.remove() for h in self._handlers))
+            # One of them may be who calls this.
+            current = asyncio.current_task()
+            others = [h for h in self._handlers if h.task is not current]
+            await asyncio.gather(*(h.remove() for h in others))
 
     #: The seed's name for it.
     exit = close
