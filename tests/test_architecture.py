@@ -137,7 +137,15 @@ IMPORTS = {
         {"msgspec"},
     ),
     "client.supervisor": (
-        {"events", "exceptions", "link", "liveness", "renewal", "transports"},
+        {
+            "events",
+            "exceptions",
+            "link",
+            "liveness",
+            "processors",
+            "renewal",
+            "transports",
+        },
         set(),
     ),
     "client.transports": ({"exceptions"}, {"websockets"}),

@@ -114,6 +114,32 @@ async def test_callback_fails_once(which, transport):
         assert len(asked) == 3
 
 
+@pytest.mark.parametrize("which", ["uri", "headers", "on_connect", "renew_after"])
+async def test_callback_is_cancelled(which, transport):
+    """A callback that was canceled, not by us, has failed, and is asked again."""
+
+    async def ask(*link):
+        asked.append(True)
+        if len(asked) == (1 if which == "renew_after" else 2):
+            gone = asyncio.get_running_loop().create_future()
+            gone.cancel()
+            await gone
+        return answers[which]
+
+    asked = []
+    async with Feed() as feed:
+        answers = {"uri": feed.url, "headers": {}, "on_connect": 0, "renew_after": 0}
+        options = {"uri": feed.url, "delays": at_once, "transport": transport}
+        options |= {"overlap": 0.05, which: ask}
+        async with Connection(**options) as client:
+            events = client.events()
+            if which != "renew_after":
+                await feed.sockets[0].close(1012)
+            event = await within(next_event(events, "error"))
+            assert "canceled" in str(event.error)
+            await within(next_event(events, "connected"))
+
+
 async def test_callback_says_stop():
     """A callback that raises Closed ends the connection."""
 
@@ -170,6 +196,22 @@ async def test_close_while_connected(which, transport):
         with pytest.raises(Closed, match="1000"):
             await client.receive(PATIENCE)
         await within(client.close())
+
+
+async def test_close_in_a_handler():
+    """A handler that closes the connection leaves no other one at work."""
+
+    async def close(message):
+        await mux.close()
+        closed.set()
+
+    closed = asyncio.Event()
+    async with Feed() as feed, feed.client() as mux:
+        mux.add_handler(close)
+        slow = mux.add_handler(lambda message: asyncio.sleep(3600))
+        await feed.sockets[0].send("[1]")
+        await within(closed.wait())
+        assert slow.task.done()
 
 
 async def test_close_is_cancelled():

@@ -413,3 +413,71 @@ async def test_stream_lost_in_a_renewal(due):
         assert stream.reopened == 1
         await stream.send("here")
         assert "here" in await within(new.recv())
+
+
+async def test_stream_refused_while_the_old_link_is_lost(due):
+    """A new link that is of no use when the old one is lost is no successor."""
+    async with V1(due, delays=at_once) as v1:
+        stream = await v1.open("a")
+        names = []
+        for name in ("connected", "renewed", "closed"):
+            v1.mux.on(name, lambda event: names.append(event.name))
+        due.now()
+        new = await v1.server.accept(PATIENCE)
+        opening = within(new.recv())
+        number = json.loads(await opening)["stream"]
+        # In one go: neither end is seen before the other.
+        v1.old.abort()
+        await new.send(f'{{"op":"closed","stream":"{number}","code":4409,"reason":""}}')
+        third = await v1.server.accept(PATIENCE)
+        await v1.answer(third, "opened")
+        assert (await within(next_event(v1.events, "gap"))).channel == "a"
+        assert names == ["connected"]
+        assert stream.reopened == 1
+
+
+async def test_streams_of_one_path(due):
+    """Two streams of one path that are sent the same each get it, once."""
+    async with V1(due, overlap=PATIENCE) as v1:
+        streams = [await v1.open("a"), await v1.open("a")]
+        due.now()
+        new = await v1.server.accept(PATIENCE)
+        for _ in streams:
+            await v1.answer(new, "opened")
+        sent = [(v1.old, "1"), (new, "2"), (new, "1"), (v1.old, "2")]
+        for socket, number in sent:
+            await socket.send(f'{{"stream":"{number}","payload":"x"}}')
+            # What an event tells of, when it is the turn of the next.
+            await socket.send("garbage")
+            await within(next_event(v1.events, "error"))
+        assert [stream.stats().messages_received for stream in streams] == [1, 1]
+
+
+async def test_new_link_lost_while_the_old_one_is_closed(due):
+    """A new link's end is noticed also while the old one's server is silent."""
+    options = {"renew_after": due, "overlap": 0.05, "close_timeout": 2 * PATIENCE}
+    async with Feed() as feed, connection(feed, **options) as client:
+        events = client.events()
+        feed.sockets[0].transport.pause_reading()
+        due.now()
+        second = await feed.socket(1)
+        await within(next_event(events, "connected"))
+        await second.close(1012)
+        await within(next_event(events, "disconnected"))
+        await within(next_event(events, "connected"))
+        assert client.connections == 3
+
+
+async def test_equal_answers(due):
+    """An answer on a new link is none of those that the old one brought."""
+    async with V1(due) as v1:
+        stream = await v1.open("a")
+        due.now()
+        new = await v1.server.accept(PATIENCE)
+        await v1.old.send('{"stream":"1","payload":"pong"}')
+        assert await stream.recv(PATIENCE) == "pong"
+        await v1.answer(new, "opened")
+        await within(next_event(v1.events, "gap"))
+        await stream.send("ping")
+        await new.send('{"stream":"1","payload":"pong"}')
+        assert await stream.recv(PATIENCE) == "pong"

@@ -111,10 +111,6 @@ class Multiplex(Generic[T]):
             raise ValueError("expected channel_key or channel_extractor, got both")
         if dialect not in ("feed", "v1", "bare"):
             raise ValueError(f"expected feed, v1 or bare, got {dialect!r}")
-        if dialect != "feed" and (subscribe_msg or unsubscribe_msg):
-            raise ValueError(f"the dialect {dialect!r} has messages of its own")
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"expected a batch_size of 1 or more, got {batch_size}")
         language: Feed | Bare | V1 = Feed(
             channel_key, subscribe_msg, unsubscribe_msg, batch_size
         )
@@ -162,8 +158,10 @@ class Multiplex(Generic[T]):
         try:
             await self.connection.close(code, reason)
         finally:
-            if asyncio.current_task() not in {h.task for h in self._handlers}:
-                await asyncio.gather(*(h.remove() for h in self._handlers))
+            # One of them may be who calls this.
+            current = asyncio.current_task()
+            others = [h for h in self._handlers if h.task is not current]
+            await asyncio.gather(*(h.remove() for h in others))
 
     #: The seed's name for it.
     exit = close

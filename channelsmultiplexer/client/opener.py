@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import ssl as _ssl
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from ..exceptions import Closed
 from .link import Link
-from .processors import settle
+from .processors import outcome
 from .transports import CallbackError, Transport, drop
 
 __all__ = ["Opener"]
@@ -110,12 +111,13 @@ class Opener:
             raise Closed(1002, f"the server doesn't speak {self.required}")
         if self._on_connect is None:
             return
-        task = asyncio.ensure_future(self._on_connect(link))
+        task = asyncio.ensure_future(outcome(self._on_connect(link)))
         try:
             timeout = self._options["open_timeout"]
             done, _ = await asyncio.wait({task}, timeout=timeout)
         finally:
             task.cancel()
+            await asyncio.wait({task})
         if not done:
             raise TimeoutError("on_connect took too long")
         error = task.exception()
@@ -127,7 +129,8 @@ class Opener:
 async def _answer(value: Any) -> Any:
     """Return *value*, or what it returns if it is a function."""
     try:
-        return await settle(value() if callable(value) else value)
+        answer = value() if callable(value) else value
+        return await outcome(answer) if inspect.isawaitable(answer) else answer
     except Exception as error:
         raise CallbackError(error) from error
 

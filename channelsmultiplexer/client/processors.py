@@ -4,15 +4,16 @@ What messages go through on their way out and in.
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import inspect
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
 
-__all__ = ["Processor", "Processors", "encode", "settle"]
+__all__ = ["Processor", "Processors", "encode", "outcome", "settle"]
 
 Processor: TypeAlias = Callable[[Any], Any]
 
@@ -103,3 +104,24 @@ async def settle(value: Any) -> Any:
     Return *value*, or what it is when it has been awaited.
     """
     return await value if inspect.isawaitable(value) else value
+
+
+async def outcome(awaitable: Awaitable[Any]) -> Any:
+    """
+    Return what something of the caller's returns, or raise what it raises.
+
+    That it, or what it waits for, was canceled is no cancellation of ours: it would
+    end our own task without a word.
+
+    Raises:
+        RuntimeError: If it was canceled, and not by us.
+    """
+    task = asyncio.ensure_future(awaitable)
+    try:
+        await asyncio.wait({task})
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+    if task.cancelled():
+        raise RuntimeError("expected a result, but it was canceled")
+    return task.result()

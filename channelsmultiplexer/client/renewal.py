@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Callable, Hashable
+from typing import Any
 
 __all__ = ["Overlap"]
 
@@ -30,13 +31,15 @@ class Overlap:
         self._old = old
         self._done = done
         # What only the old one has brought: before the new was ready, and since.
-        self._before: collections.Counter[Hashable] = collections.Counter()
-        self._since: collections.Counter[Hashable] = collections.Counter()
+        self._before: collections.Counter[Any] = collections.Counter()
+        self._since: collections.Counter[Any] = collections.Counter()
         # What only the new one has brought.
-        self._ahead: collections.Counter[Hashable] = collections.Counter()
+        self._ahead: collections.Counter[Any] = collections.Counter()
         # What is to be paired before it is done.
         self._owed = self._since
         self._is_ready = False
+        # The channels for which the new one was sent something.
+        self._asked: set[Hashable] = set()
         # If one of the two is no more.
         self._is_alone = False
 
@@ -61,6 +64,23 @@ class Overlap:
         self._is_ready = self._is_alone = True
         if not self._owed:
             done()
+
+    def ask(self, connection: object, channel: Hashable) -> None:
+        """
+        Note that something is sent by a connection, for a channel.
+
+        What the new one brings from then on may be the answer, and no duplicate of
+        what the old one has brought, though it be equal. Messages are then tuples of
+        a channel and what it brought.
+        """
+        if connection is self._old or channel in self._asked:
+            return
+        self._asked.add(channel)
+        for counter in (self._before, self._since):
+            for message in [m for m in counter if m[0] == channel]:
+                del counter[message]
+        if self._is_alone and not self._owed:
+            self._done()
 
     def is_duplicate(self, connection: object, message: Hashable) -> bool:
         """

@@ -189,6 +189,8 @@ class Router:
             link, wrapper = stream.wanted.link, stream.wanted.wrapper
             if link is not None and is_open(link.websocket):
                 assert wrapper is not None, "it came with the link"
+                if link.overlap is not None:
+                    link.overlap.ask(link, stream.wanted.key)
                 return await link.write(frame(wrapper))
 
     async def _opened(self, stream: Stream[Any]) -> None:
@@ -308,8 +310,9 @@ class Router:
         item = frame if isinstance(self.dialect, Feed) else envelope
         if link.overlap is not None:
             data = envelope.data if item is envelope else frame
-            name = channel.name if channel else None
-            if link.overlap.is_duplicate(link, (name, data)):
+            # Two streams of one path are two, and may be sent the same.
+            key = channel.key if channel else None
+            if link.overlap.is_duplicate(link, (key, data)):
                 self.filtered += 1
                 return
         processors = self.connection.processors

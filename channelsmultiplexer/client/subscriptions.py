@@ -250,8 +250,7 @@ class Stream(Subscription[T]):
     It is a WebSocket of its own to the application at the other end. When the
     connection is lost and comes back, or is renewed, the stream is opened again, with
     a new application at its other end; a ``gap`` event tells of it, and so does
-    :attr:`reopened`. So it is when the server closes the stream with a code that
-    means later: 1011, 1012, 1013 or 4429.
+    :attr:`reopened`.
 
     So it is, after a delay, when the server closes the stream alone with a code that
     means later: 1011, 1012, 1013 or 4429. With any other the stream ends: iterating

@@ -20,6 +20,7 @@ from ..exceptions import Closed
 from .events import Event, Events
 from .link import Link, Standing
 from .liveness import watch_end, watch_pongs, watch_silence, watched
+from .processors import outcome
 from .renewal import Overlap
 from .transports import NORMAL, CallbackError, Transport, abort, drop
 
@@ -234,7 +235,9 @@ class Supervisor:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             # If there are two links it sees to the end of either.
             if renewal is not None and (renewal.done() or self._successor):
-                return await renewal
+                new = await renewal
+                if new is not None:
+                    return new
             self._down()
         finally:
             if renewal is not None:
@@ -283,8 +286,12 @@ class Supervisor:
 
     # One link beside the other
 
-    async def _renew(self, old: Link) -> Link:
-        """Return a link that has taken over from *old*, after so many attempts."""
+    async def _renew(self, old: Link) -> Link | None:
+        """
+        Return a link that has taken over from *old*, after so many attempts.
+
+        None if both have ended.
+        """
         is_due, delays = False, self._new_delays()
         while True:
             after = 0.0
@@ -299,6 +306,8 @@ class Supervisor:
                 if isinstance(error, CallbackError):
                     error = error.cause
                 self._events.emit(Event("error", error=error))
+            if old.task.done():
+                return None
             delay = next(delays, None)
             if delay is None:
                 # There is to be no other attempt; our task is cancelled with the link.
@@ -310,7 +319,7 @@ class Supervisor:
     async def _due(self) -> None:
         """Return when a link is to be renewed."""
         if callable(self._renew_after):
-            await self._renew_after()
+            await outcome(self._renew_after())
         else:
             await asyncio.sleep(self._renew_after or 0)
 
@@ -331,12 +340,13 @@ class Supervisor:
         error = None
         if new.task.done():
             error = new.failure
-        elif not catching_up.cancelled():
+        elif not lost and not catching_up.cancelled():
             error = catching_up.exception()
-        if error is not None and not lost:
+        if error is not None:
             self._successor = None
-            # It may have brought something first, and still have something.
-            await self._retire(new, 1000, "not renewed")
+            if not lost:
+                # It may have brought something first, and still have something.
+                await self._retire(new, 1000, "not renewed")
             old.part(overlap, self._overlap)
             raise error
         if lost:
@@ -344,7 +354,14 @@ class Supervisor:
             await self._lost(old)
         self._promote(new, lost=lost)
         if not lost:
-            await self._retire(old, 1000, "renewed")
+            retiring = asyncio.create_task(self._retire(old, 1000, "renewed"))
+            try:
+                # That takes its time, if the other end doesn't answer.
+                waiting = {retiring, new.task}
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                retiring.cancel()
+                await asyncio.wait({retiring})
         new.part(overlap, self._overlap)
         self._successor = None
         self._delays = self._new_delays()
