@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -328,3 +329,15 @@ def test_unknown_name():
     """A name that the package doesn't have is an AttributeError."""
     with pytest.raises(AttributeError, match="has no attribute 'Demultiplexer'"):
         channelsmultiplexer.Demultiplexer  # noqa: B018
+
+
+def test_loggers():
+    """The loggers that are documented are those that there are."""
+    table = re.findall(r"^``(\.[\w.]+)`` ", channelsmultiplexer.__doc__, re.MULTILINE)
+    found = set()
+    for name in IMPORTS:
+        source = PACKAGE / f"{name.replace('.', '/')}.py"
+        # The example in signals has an indentation.
+        for logger in re.findall(r"^\w+ = .*getLogger\((.*)\)$", source.read_text(), re.M):
+            found.add(f".{name}" if logger == "__name__" else logger.strip('"')[19:])
+    assert set(table) == found
