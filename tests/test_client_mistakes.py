@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import pytest
 
-from channelsmultiplexer.client import Closed, Multiplex
-from feed import PATIENCE, Feed, subscribe, within
+from channelsmultiplexer.client import Multiplex
+from feed import PATIENCE, Feed, within
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
