@@ -9,14 +9,17 @@ One connection, many streams, at every hop.
 Each module that logs has the logger of its own name below ``channelsmultiplexer``:
 
 ============================== =========== =========================================
-``.demultiplexer``             warning     a bad frame; a subprotocol that was not
-                                           offered; a class without applications
-``.websocket``                 error       an application raised, with its traceback
-``.websocket``                 warning     an application was cancelled, not by us
-``.stream``                    warning     one hangs after its disconnect, and is
-                                           cancelled
-``.client.events``,            error       a callback, or a handler, raised
-``.client.subscriptions``
+``.demultiplexer``             warning     a bad frame; a class without applications
+``.websocket``                 warning     an application accepts with a subprotocol
+                                           that was not offered
+``.streams``                   error       an application raised, with its traceback
+``.streams``                   warning     an application was cancelled, not by us
+``.streams``                   info        no route for the path of a stream
+``.stream``                    warning     an application hangs after its disconnect,
+                                           and is cancelled
+``.client.events``             error       a callback raised
+``.client.handlers``           error       a handler raised, or is too slow
+``.client.handlers``           warning     a handler was cancelled
 ``.pubsub``                    info        connected to Redis
 ``.pubsub``                    warning     the link is lost, or can't be had; a
                                            reader is too slow; a callback was

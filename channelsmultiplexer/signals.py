@@ -3,6 +3,16 @@ Django signals of what becomes of streams.
 
 ::
 
+    # chat/receivers.py, which ChatConfig.ready() imports
+    import logging
+
+    from django.dispatch import receiver
+
+    from channelsmultiplexer.signals import stream_opened
+
+    logger = logging.getLogger(__name__)
+
+
     @receiver(stream_opened)
     async def note(sender, *, scope, stream, path, **kwargs):
         logger.info("%s opened %s", scope["user"], path)

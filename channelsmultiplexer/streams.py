@@ -24,6 +24,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from django.dispatch import Signal
+from django.urls import Resolver404
 from django.utils.functional import Promise
 
 from . import control, dialects
@@ -387,8 +388,11 @@ class MultiplexedWebsocket(Websocket):
 
 def _is_unrouted(error: BaseException | None) -> bool:
     """Tell if an application is a URLRouter that knows no such path."""
-    # Channels has no exception of its own for it.
-    return isinstance(error, ValueError) and str(error).startswith("No route found for")
+    # Channels has no exception of its own for it: the outermost router raises a
+    # ValueError, and one within another, as where a bare client's socket came by a
+    # router, Django's.
+    is_one = isinstance(error, (ValueError, Resolver404))
+    return is_one and str(error).startswith("No route found for")
 
 
 def _log(stream: Stream, error: BaseException) -> None:

@@ -1,7 +1,14 @@
 """
 The debug page, for a project that includes it::
 
-    path("multiplexer/", include("channelsmultiplexer.urls")),
+    # urls.py
+    from django.contrib import admin
+    from django.urls import include, path
+
+    urlpatterns = [
+        path("admin/", admin.site.urls),
+        path("multiplexer/", include("channelsmultiplexer.urls")),
+    ]
 
 It lists the sockets and streams of the process that answers, and has a console to
 open a stream and talk to it. It is for staff, who log in where Django's admin has

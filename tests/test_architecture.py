@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -336,3 +337,18 @@ def test_unknown_name():
     """A name that the package doesn't have is an AttributeError."""
     with pytest.raises(AttributeError, match="has no attribute 'Demultiplexer'"):
         channelsmultiplexer.Demultiplexer  # noqa: B018
+
+
+def test_loggers():
+    """The loggers that are documented are those that there are."""
+    row = r"^``(\.[\w.]+)`` "
+    table = re.findall(row, channelsmultiplexer.__doc__, re.MULTILINE)
+    found = set()
+    for name in IMPORTS:
+        source = (PACKAGE / f"{name.replace('.', '/')}.py").read_text()
+        # At the beginning of a line: what a docstring shows isn't there.
+        call = r"^logger = logging\.getLogger\((.*)\)$"
+        for argument in re.findall(call, source, re.MULTILINE):
+            shared = argument.strip('"').removeprefix("channelsmultiplexer")
+            found.add(f".{name}" if argument == "__name__" else shared)
+    assert set(table) == found

@@ -19,6 +19,7 @@ from channels.generic.websocket import (
 from channels.layers import get_channel_layer
 from channels.routing import URLRouter
 from channels.testing import WebsocketCommunicator
+from django.urls import path
 
 from channelsmultiplexer import AsyncJsonWebsocketDemultiplexer
 from consumers import (
@@ -353,6 +354,16 @@ async def test_no_route_refuses():
     client = WebsocketCommunicator(Demultiplexer.as_asgi(rooms=URLRouter([])), "/ws/")
     assert await client.connect() == (False, 4404)
     await client.disconnect()
+
+
+async def test_no_route_below_a_router_refuses(caplog):
+    """A URLRouter without such a path refuses its stream also below another one."""
+    inner = URLRouter([path("1/", Echo.as_asgi())])
+    application = URLRouter([path("ws/", Demultiplexer.as_asgi(rooms=inner))])
+    client = WebsocketCommunicator(application, "/ws/")
+    assert await client.connect() == (False, 4404)
+    await client.disconnect()
+    assert "raised" not in caplog.text
 
 
 # 3. Frames for an application that has not decided

@@ -48,6 +48,7 @@ def url(monkeypatch):
         servers.append(start(0, "127.0.0.1", registry))
 
     monkeypatch.setattr(prometheus_client, "REGISTRY", registry)
+    monkeypatch.setenv("METRICS_PORT", "9100")
     # The port that the how-to names may be taken on this machine.
     monkeypatch.setattr(prometheus_client, "start_http_server", start_anywhere)
     exec("\n".join(blocks()), {"ChatDemultiplexer": ChatDemultiplexer})

@@ -42,6 +42,7 @@ CONSOLE = [
 SERVER = """
 import os
 os.environ["DJANGO_SETTINGS_MODULE"] = "demo.settings"
+INSTALLED_APPS = []
 {blocks}
 application = URLRouter([path("ws/", mounted)])
 """
@@ -78,7 +79,8 @@ def python():
     """
     Run the Python blocks, one after the other, and return what they define.
     """
-    names = {}
+    # Settings have these before they have what a block adds.
+    names = {"INSTALLED_APPS": []}
     for block in blocks("python"):
         exec(block, names)
     return names
