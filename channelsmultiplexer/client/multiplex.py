@@ -131,7 +131,9 @@ class Multiplex(Generic[T]):
         # Checked now, rather than by the first subscription.
         self._subscription(None, decoded=decoded)
         #: The connection underneath.
-        self.connection = Connection(uri, serve=self._router.serve, **options)
+        self.connection: Connection = Connection(
+            uri, serve=self._router.serve, **options
+        )
         self.connection.on_end = self._router.end
         self.connection.on_promotion = self._router.promoted
         if dialect == "v1":

@@ -273,7 +273,7 @@ class Stream(Subscription[T]):
         self.reopened = 0
         self.subprotocol: str | None = None
         self.code: int | None = None
-        self.reason = ""
+        self.reason: str = ""
         # The stream's place on the wire.
         self.wanted: Channel
         if not options.get("decoded"):
