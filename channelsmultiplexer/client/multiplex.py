@@ -111,10 +111,6 @@ class Multiplex(Generic[T]):
             raise ValueError("expected channel_key or channel_extractor, got both")
         if dialect not in ("feed", "v1", "bare"):
             raise ValueError(f"expected feed, v1 or bare, got {dialect!r}")
-        if dialect != "feed" and (subscribe_msg or unsubscribe_msg):
-            raise ValueError(f"the dialect {dialect!r} has messages of its own")
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"expected a batch_size of 1 or more, got {batch_size}")
         language: Feed | Bare | V1 = Feed(
             channel_key, subscribe_msg, unsubscribe_msg, batch_size
         )
