@@ -44,6 +44,7 @@ nitpick_ignore_regex = [
     ("py:.*", r"(_asyncio|_contextvars|_ssl|types|dataclasses)\..*"),
     ("py:obj", r"True|False|None"),
     ("py:.*", r"channelsmultiplexer\.(pubsub\.(registry|listening|link)|control)\..*"),
+    ("py:.*", r"channelsmultiplexer\.client\.(limits|opener|processors|renewal)\..*"),
     ("py:.*", r"channelsmultiplexer\..*\.(T|S|_\w+|Callback|MultiplexedWebsocket)"),
     ("py:class", r"Name|Location|Overflow|On[A-Z]\w+|Filter|Processor|Router|Registry"),
     (

@@ -134,7 +134,8 @@ IMPORTS = {
             "router",
             "stats",
         },
-        {"msgspec"},
+        # The latter for type checkers alone.
+        {"msgspec", "typing_extensions"},
     ),
     "client.supervisor": (
         {"events", "exceptions", "link", "liveness", "renewal", "transports"},
