@@ -39,13 +39,20 @@ from channelsmultiplexer.client import (
 )
 from channelsmultiplexer.pubsub import (
     Activation,
+    ChannelSubscription,
     Gap,
     InactiveSubscription,
     Message,
     Multiplexer,
     NameRefused,
+    OnActivation,
+    OnDisconnect,
+    OnGap,
+    OnMessage,
+    PatternSubscription,
     Promise,
     PromiseLost,
+    PromiseSubscription,
     RedisListener,
     RedisUnavailable,
     SubscriptionIsClosed,
@@ -265,7 +272,7 @@ async def redis() -> None:
                 case Activation(name=name):
                     print(name.decode())
         receivers: int = await mpx.publish("a", b"data")
-        print(receivers, mpx.closed, mpx.connections)
+        print(receivers, mpx.closed, mpx.connections, mpx.connected_event.is_set())
 
         async def on_message(channel: bytes, message: bytes) -> None:
             print(channel, message)
@@ -273,13 +280,29 @@ async def redis() -> None:
         def on_gap(gap: Gap) -> None:
             print(gap.dropped)
 
-        channels = mpx.new_channel_subscription(on_message, on_gap=on_gap)
+        def on_disconnect(error: Exception) -> None:
+            print(error)
+
+        async def on_activation(name: bytes) -> None:
+            print(name)
+
+        callbacks: tuple[OnMessage, OnDisconnect, OnActivation, OnGap] = (
+            on_message,
+            on_disconnect,
+            on_activation,
+            on_gap,
+        )
+        channels = mpx.new_channel_subscription(*callbacks[:3], on_gap=callbacks[3])
+        assert_type(channels, ChannelSubscription)
         channels.add("a", b"b")
         channels.remove("a")
         channels.clear()
         channels.close()
-        mpx.new_pattern_subscription("news.*", lambda channel, message: None).close()
+        news = mpx.new_pattern_subscription("news.*", lambda channel, message: None)
+        assert_type(news, PatternSubscription)
+        news.close()
         promises = mpx.new_promise_subscription("answers.")
+        assert_type(promises, PromiseSubscription)
         await promises.wait_for_activation(timeout=1)
         promise: Promise = promises.new_promise("1", timeout=1)
         answer: bytes = await promise
