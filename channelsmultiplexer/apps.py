@@ -20,7 +20,7 @@ class ChannelsMultiplexerConfig(AppConfig):
     """
 
     name = "channelsmultiplexer"
-    verbose_name = "Channels multiplexer"
+    verbose_name: str = "Channels multiplexer"
 
     def ready(self) -> None:
         """

@@ -20,7 +20,7 @@ from .streams import MultiplexedWebsocket
 
 __all__ = ["AsyncJsonWebsocketDemultiplexer"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class AsyncJsonWebsocketDemultiplexer(MultiplexedWebsocket):

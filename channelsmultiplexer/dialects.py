@@ -35,7 +35,7 @@ class Bare:
     """
 
     def __init__(self, stream_key: str, payload_key: str) -> None:
-        self.codec = _bare_codec(stream_key, payload_key)
+        self.codec: envelope.Bare = _bare_codec(stream_key, payload_key)
         # The streams that have ended, and if their client was told so.
         self._ended: dict[str, bool] = {}
 
@@ -71,7 +71,7 @@ class V1:
     """
 
     def __init__(self) -> None:
-        self.codec = _v1_codec
+        self.codec: envelope.V1 = _v1_codec
         self._greatest = 0
 
     def reserve(self, stream: str) -> None:

@@ -239,8 +239,8 @@ class V1:
 
     def __init__(self) -> None:
         self._bare = Bare()
-        self.stream_key = self._bare.stream_key
-        self.payload_key = self._bare.payload_key
+        self.stream_key: str = self._bare.stream_key
+        self.payload_key: str = self._bare.payload_key
         self._decoder = msgspec.json.Decoder(self._Shape)
 
     def decode(self, frame: str | bytes) -> Envelope | control.Control:

@@ -62,7 +62,8 @@ class Inbox(Generic[T]):
         # more memory than all the rest, and a reader that keeps up needs none.
         self._items: collections.deque[tuple[T, int]] | None = None
         # The sum of the sizes, and the most that it ever was.
-        self.size = self.peak = 0
+        self.size: int = 0
+        self.peak: int = 0
         # The reader in get(): it is woken, and takes the item itself.
         self._getter: asyncio.Future[None] | None = None
         # The reader's future from get_soon(): the item is put in it.
@@ -261,21 +262,21 @@ class Mailbox(Generic[T]):
             raise ValueError(f"expected one of {expected}, got {overflow!r}")
         if limit < 0:
             raise ValueError(f"expected a limit of 0 or more, got {limit}")
-        self.limit = 1 if overflow == "latest" else limit or sys.maxsize
+        self.limit: int = 1 if overflow == "latest" else limit or sys.maxsize
         self.overflow = overflow
         # What waits, oldest first.
         self.items: collections.deque[T] = collections.deque()
         # How many items were ever put; those not dropped and not waiting were got.
-        self.received = 0
-        self.dropped = 0
-        self.closed = False
+        self.received: int = 0
+        self.dropped: int = 0
+        self.closed: bool = False
         # The reader, if it waits.
         self.getter: asyncio.Future[None] | None = None
         # What the reader gets after the last item.
         self._ending: BaseException | None = None
         # Where writers wait, and how many do.
         self.room: asyncio.Future[None] | None = None
-        self.writers = 0
+        self.writers: int = 0
 
     # The writer
 

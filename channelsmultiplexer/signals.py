@@ -51,7 +51,7 @@ __all__ = ["announce", "stream_closed", "stream_opened"]
 #:
 #:     path: The application's name, and in the v1 dialect what follows it in the
 #:         path that the client opened, but for the query.
-stream_opened = Signal()
+stream_opened: Signal = Signal()
 
 #: A stream that was opened has ended. It sends what :data:`stream_opened` does, and:
 #:
@@ -62,7 +62,7 @@ stream_opened = Signal()
 #:
 #:     by: Who ended it: ``"client"``, also by leaving; ``"application"``, also by
 #:         raising; ``"server"``: the demultiplexer.
-stream_closed = Signal()
+stream_closed: Signal = Signal()
 
 
 async def announce(signal: Signal, sender: type, **named: Any) -> None:

@@ -34,7 +34,7 @@ __all__ = [
     "fresh",
 ]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 Message: TypeAlias = dict[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -154,17 +154,19 @@ class Stream:
         inbox_limit: int,
         close_timeout: float,
     ) -> None:
-        self.name = name
-        self.wrapper = wrapper
-        self.path = path
-        self.scope = scope
-        self.state = StreamState.CONNECTING
+        self.name: str = name
+        self.wrapper: Wrapper = wrapper
+        self.path: str = path
+        self.scope: Any = scope
+        self.state: StreamState = StreamState.CONNECTING
         # How it ended for the client, once it has.
-        self.ending = UNKNOWN
+        self.ending: Ending = UNKNOWN
         # Data frames from the client and from the application, and the bytes of
         # what they carry.
-        self.frames_received = self.bytes_received = 0
-        self.frames_sent = self.bytes_sent = 0
+        self.frames_received: int = 0
+        self.frames_sent: int = 0
+        self.bytes_received: int = 0
+        self.bytes_sent: int = 0
         # What websocket_close() is told when the application has ended; None if
         # it was told already, or need not be.
         self.farewell: Message | None = None

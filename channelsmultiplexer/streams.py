@@ -46,7 +46,7 @@ from .websocket import Websocket
 
 __all__ = ["MultiplexedWebsocket"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 # What a stream ends with whose path leads nowhere.
 NO_ROUTE: dict[str, Any] = {"code": 4404, "reason": "no application for this path"}

@@ -462,7 +462,7 @@ class MultiplexCommunicator(_Receiver):
                 return
             case "websocket.accept" if not self._is_open:
                 self._is_open = True
-                self.subprotocol = message.get("subprotocol")
+                self.subprotocol: str | None = message.get("subprotocol")
                 self.response_headers = list(message.get("headers") or ())
             case "websocket.send" if self._is_open:
                 text = message.get("text")

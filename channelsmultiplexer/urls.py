@@ -19,7 +19,7 @@ what the console opens is what its user may open anyway.
 
 from __future__ import annotations
 
-from django.urls import path
+from django.urls import URLPattern, path
 
 from . import views
 
@@ -27,4 +27,4 @@ __all__ = ["app_name", "urlpatterns"]
 
 app_name = "channelsmultiplexer"
 
-urlpatterns = [path("", views.debug, name="debug")]
+urlpatterns: list[URLPattern] = [path("", views.debug, name="debug")]

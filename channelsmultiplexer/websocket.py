@@ -24,7 +24,7 @@ from .stream import UNKNOWN, By, Ending, Message, fresh
 
 __all__ = ["Websocket"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Websocket(AsyncJsonWebsocketConsumer):
@@ -40,6 +40,9 @@ class Websocket(AsyncJsonWebsocketConsumer):
 
     #: If the socket is closed, by either side, or about to be.
     closing: bool
+
+    # Its channel in the channel layer, if its class takes what comes from there.
+    channel_name: str
 
     # The code that the socket was closed with from this side, if it was with one.
     _close_code: int | None

@@ -135,7 +135,8 @@ IMPORTS = {
             "router",
             "stats",
         },
-        {"msgspec"},
+        # The latter for type checkers alone.
+        {"msgspec", "typing_extensions"},
     ),
     "client.supervisor": (
         {

@@ -12,6 +12,7 @@ from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from channels.routing import URLRouter
 from django.dispatch import receiver
 from django.urls import path
+from typing_extensions import assert_type
 
 from channelsmultiplexer import (
     AsyncJsonWebsocketDemultiplexer,
@@ -23,6 +24,7 @@ from channelsmultiplexer.client import (
     Closed,
     Connection,
     Event,
+    Handler,
     InboxFull,
     Link,
     MemoryServer,
@@ -33,16 +35,24 @@ from channelsmultiplexer.client import (
     State,
     Stream,
     Subscription,
+    SubscriptionStats,
 )
 from channelsmultiplexer.pubsub import (
     Activation,
+    ChannelSubscription,
     Gap,
     InactiveSubscription,
     Message,
     Multiplexer,
     NameRefused,
+    OnActivation,
+    OnDisconnect,
+    OnGap,
+    OnMessage,
+    PatternSubscription,
     Promise,
     PromiseLost,
+    PromiseSubscription,
     RedisListener,
     RedisUnavailable,
     SubscriptionIsClosed,
@@ -117,9 +127,17 @@ async def test_echo() -> None:
         assert await echo.receive_json(timeout=1) == [1]
         await echo.close(1000, "enough")
         code, reason = await echo.wait_closed()
-        print(code + 1, reason.upper())
+        print(code + 1, reason.upper(), echo.subprotocol, echo.closed)
+        echo = client.open_nowait("echo", subprotocols=["a"])
+        await echo.wait_open(timeout=1)
+        text: str = await echo.receive_text()
+        data: bytes = await echo.receive_bytes()
+        print(text, data)
+        await client.send_frame({"stream": "1", "payload": 1})
+        print(await client.receive_frame(timeout=1))
         nothing: bool = await client.receive_nothing()
         print(nothing)
+        await client.disconnect(1001)
 
 
 # The Python client
@@ -139,16 +157,24 @@ async def subscribe() -> None:
         type=Trade,
     )
     async with mux:
-        trades: Subscription[Trade] = await mux.subscribe("btc", timeout=5)
+        trades = await mux.subscribe("btc", timeout=5)
+        assert_type(trades, Subscription[Trade])
         async for trade in trades:
             print(trade.price + 1)
-        one: Trade = await trades.recv(timeout=1)
-        many: list[Trade] = await trades.recv_many()
-        print(one, many, trades.dropped, trades.is_active, trades.stats().delivered)
+        assert_type(await trades.recv(timeout=1), Trade)
+        assert_type(await trades.recv_many(), list[Trade])
+        numbers_of_one: SubscriptionStats = trades.stats()
+        print(trades.dropped, trades.is_active, numbers_of_one.delivered)
+        assert_type(mux.get_subscription("btc"), Subscription[Trade] | None)
+        async with mux.stream_filter([{"a": 1}], queue_size=10) as filtered:
+            assert_type(filtered, Subscription[Trade])
+        assert_type(await mux.receive(timeout=1), Trade)
+        async for trade in mux.iter_messages():
+            assert_type(trade, Trade)
         left: bool = await mux.unsubscribe("btc")
         numbers: MultiplexStats = mux.stats()
         print(left, numbers.received, mux.list_subscriptions())
-        handler = mux.add_handler(lambda trade: print(trade.price), [{"a": 1}])
+        handler: Handler = mux.add_handler(lambda trade: print(trade.price), [{"a": 1}])
         await handler.remove()
         remove = mux.on("gap", lambda event: print(event.channel))
         remove()
@@ -157,11 +183,27 @@ async def subscribe() -> None:
             print(name, event.code, event.reason, event.delay, event.error)
         seconds: float = await mux.ping(timeout=1)
         print(seconds, mux.state is State.CONNECTED, mux.is_connected)
+        print(mux.last_recv_time + 1, mux.present_ws, mux.uri)
+
+
+async def subscribe_to_types() -> None:
+    mux = Multiplex("wss://feed.example/")
+    assert_type(mux, Multiplex[Any])
+    assert_type(await mux.subscribe("btc"), Subscription[Any])
+    assert_type(await mux.subscribe("btc", type=Trade), Subscription[Trade])
+    trades = Multiplex("wss://feed.example/", type=Trade)
+    assert_type(trades, Multiplex[Trade])
+    assert_type(await trades.subscribe("eth", type=list[int]), Subscription[list[int]])
+    assert_type(await trades.subscribe("eth", type=Trade | int), Subscription[Any])
+    either = Multiplex[Trade | int]("wss://feed.example/", type=Trade | int)
+    assert_type(await either.subscribe("btc"), Subscription[Trade | int])
+    await either.disconnect()
 
 
 async def untyped() -> None:
     async with Multiplex("ws://localhost/", dialect="v1") as mux:
         room = await mux.open("rooms/42/", subprotocols=["a"], timeout=5)
+        assert_type(room, Stream[Any])
         stream: Stream[Any] = room
         await stream.send({"text": "hi"})
         await stream.send_text("hi")
@@ -230,7 +272,7 @@ async def redis() -> None:
                 case Activation(name=name):
                     print(name.decode())
         receivers: int = await mpx.publish("a", b"data")
-        print(receivers, mpx.closed, mpx.connections)
+        print(receivers, mpx.closed, mpx.connections, mpx.connected_event.is_set())
 
         async def on_message(channel: bytes, message: bytes) -> None:
             print(channel, message)
@@ -238,13 +280,29 @@ async def redis() -> None:
         def on_gap(gap: Gap) -> None:
             print(gap.dropped)
 
-        channels = mpx.new_channel_subscription(on_message, on_gap=on_gap)
+        def on_disconnect(error: Exception) -> None:
+            print(error)
+
+        async def on_activation(name: bytes) -> None:
+            print(name)
+
+        callbacks: tuple[OnMessage, OnDisconnect, OnActivation, OnGap] = (
+            on_message,
+            on_disconnect,
+            on_activation,
+            on_gap,
+        )
+        channels = mpx.new_channel_subscription(*callbacks[:3], on_gap=callbacks[3])
+        assert_type(channels, ChannelSubscription)
         channels.add("a", b"b")
         channels.remove("a")
         channels.clear()
         channels.close()
-        mpx.new_pattern_subscription("news.*", lambda channel, message: None).close()
+        news = mpx.new_pattern_subscription("news.*", lambda channel, message: None)
+        assert_type(news, PatternSubscription)
+        news.close()
         promises = mpx.new_promise_subscription("answers.")
+        assert_type(promises, PromiseSubscription)
         await promises.wait_for_activation(timeout=1)
         promise: Promise = promises.new_promise("1", timeout=1)
         answer: bytes = await promise

@@ -43,14 +43,14 @@ class Channel:
         # The link on which the server has it now, and an event set while there is
         # one, or when there will be none.
         self.link: Link | None = None
-        self.up = asyncio.Event()
-        self.opened_at = 0.0
+        self.up: asyncio.Event = asyncio.Event()
+        self.opened_at: float = 0.0
         # Of a stream: its number and what writes its frames, on each link and on the
         # one above, what to close it with, and how long to wait before it is opened
         # again.
         self.wire: dict[Session, tuple[str, Wrapper]] = {}
         self.wrapper: Wrapper | None = None
-        self.ending = (1000, "")
+        self.ending: tuple[int, str] = (1000, "")
         self.delays: Iterator[float] | None = None
 
     def add(self, subscription: Subscription[Any]) -> None:

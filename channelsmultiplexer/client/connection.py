@@ -20,7 +20,7 @@ from .link import Link
 from .opener import Opener
 from .processors import Processor, Processors
 from .supervisor import State, Supervisor
-from .transports import is_open, load
+from .transports import Transport, is_open, load
 
 __all__ = ["Connection"]
 
@@ -142,10 +142,10 @@ class Connection:
         self.new_delays = delays
         self.stable_after = stable_after
         #: What messages go through.
-        self.processors = Processors(auth, pre_processors, post_processors)
+        self.processors: Processors = Processors(auth, pre_processors, post_processors)
         #: What sends wait for.
-        self.limiter = Limiter(limits)
-        self.transport = load(transport)
+        self.limiter: Limiter = Limiter(limits)
+        self.transport: Transport = load(transport)
         unknown = options.keys() - (self.transport.options or options.keys())
         if unknown:
             raise TypeError(f"{transport} has no option {min(unknown)!r}")
@@ -161,7 +161,7 @@ class Connection:
             **options,
         }
         #: What opens its links.
-        self.opener = Opener(
+        self.opener: Opener = Opener(
             self.transport,
             self._options,
             functools.partial(Link, self),

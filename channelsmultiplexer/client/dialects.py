@@ -89,7 +89,7 @@ class Feed:
         if path:
             self.kind, self.decode = _reader(self._path)
         #: If messages don't name their channel.
-        self.keyless = not path
+        self.keyless: bool = not path
 
     def session(self, routes: dict[Hashable, Any]) -> Session:
         """
@@ -191,7 +191,7 @@ class V1:
     Our server's dialect ``channelsmultiplexer.v1``: streams are opened, by number.
     """
 
-    subprotocols = (SUBPROTOCOL,)
+    subprotocols: tuple[str, ...] = (SUBPROTOCOL,)
     confirms = True
     batch_size = None
 

@@ -16,7 +16,7 @@ from ..inbox import Mailbox
 
 __all__ = ["Event", "Events", "Listener"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 # What Event.name may be.
 NAMES = (

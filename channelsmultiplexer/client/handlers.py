@@ -17,7 +17,7 @@ from .subscriptions import Subscription
 
 __all__ = ["Handler"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Handler:
@@ -30,7 +30,7 @@ class Handler:
     ) -> None:
         self._function = function
         self._messages = messages
-        self.task = asyncio.create_task(self._run())
+        self.task: asyncio.Task[None] = asyncio.create_task(self._run())
 
     async def remove(self) -> None:
         """

@@ -44,10 +44,10 @@ class Link:
     def __init__(self, connection: Connection, websocket: Any) -> None:
         self.websocket = websocket
         self._connection = connection
-        self.opened_at = monotonic()
+        self.opened_at: float = monotonic()
         self.standing = Standing.COMING
         # When the last message came, 0 before; who serves the link keeps it.
-        self.received_at = 0.0
+        self.received_at: float = 0.0
         # If a message that has come waits for us; likewise.
         self.is_held = False
         # Serves the link, and ends with it.
@@ -55,7 +55,7 @@ class Link:
         # While this link is being replaced, or replaces another.
         self.overlap: Overlap | None = None
         # Set while the server has been asked for all that is wanted, and has it.
-        self.ready = asyncio.Event()
+        self.ready: asyncio.Event = asyncio.Event()
         # Done once the link has ended, or is to: what it still brings is little, and
         # waits for no reader.
         self.ending: asyncio.Future[None] = asyncio.get_running_loop().create_future()

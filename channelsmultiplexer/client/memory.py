@@ -33,7 +33,7 @@ class MemoryWebSocket:
         self.uri = ""
         self.headers: Any = None
         # As a transport's; there is none.
-        self.transport = types.SimpleNamespace(abort=self.abort)
+        self.transport: types.SimpleNamespace = types.SimpleNamespace(abort=self.abort)
         self._frames: Mailbox[str | bytes] = Mailbox()
         self._closed = asyncio.Event()
 

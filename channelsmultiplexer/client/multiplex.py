@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, overload
 
 from ..envelope import SUBPROTOCOL
 from ..inbox import Overflow
@@ -20,12 +20,12 @@ from .handlers import Handler
 from .limits import DEFAULT
 from .router import Router
 from .stats import MultiplexStats
-from .subscriptions import Stream, Subscription
+from .subscriptions import Stream, Subscription, T
 from .supervisor import State
 
 __all__ = ["Multiplex"]
 
-T = TypeVar("T")
+S = TypeVar("S")
 
 
 class Multiplex(Generic[T]):
@@ -85,6 +85,44 @@ class Multiplex(Generic[T]):
         ValueError: If the arguments contradict one another.
     """
 
+    # What a checker can't see the type of, A | B or Annotated, is Any.
+
+    @overload
+    def __init__(
+        self,
+        uri: str | Callable[[], str | Awaitable[str]],
+        *,
+        type: type[T],
+        channel_key: str | Sequence[str] | None = None,
+        channel_extractor: Callable[[Any], Any] | None = None,
+        subscribe_msg: Callable[[Any], Any] | None = None,
+        unsubscribe_msg: Callable[[Any], Any] | None = None,
+        batch_size: int | None = None,
+        ack: Callable[[Any, Any], bool | None] | None = None,
+        queue_size: int = 1000,
+        overflow: Overflow = "drop_oldest",
+        dialect: Literal["feed", "v1", "bare"] = "feed",
+        **options: Any,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        uri: str | Callable[[], str | Awaitable[str]],
+        *,
+        channel_key: str | Sequence[str] | None = None,
+        channel_extractor: Callable[[Any], Any] | None = None,
+        subscribe_msg: Callable[[Any], Any] | None = None,
+        unsubscribe_msg: Callable[[Any], Any] | None = None,
+        batch_size: int | None = None,
+        ack: Callable[[Any, Any], bool | None] | None = None,
+        queue_size: int = 1000,
+        overflow: Overflow = "drop_oldest",
+        dialect: Literal["feed", "v1", "bare"] = "feed",
+        type: Any = Any,
+        **options: Any,
+    ) -> None: ...
+
     def __init__(
         self,
         uri: str | Callable[[], str | Awaitable[str]],
@@ -127,7 +165,9 @@ class Multiplex(Generic[T]):
         # Checked now, rather than by the first subscription.
         self._subscription(None, decoded=decoded)
         #: The connection underneath.
-        self.connection = Connection(uri, serve=self._router.serve, **options)
+        self.connection: Connection = Connection(
+            uri, serve=self._router.serve, **options
+        )
         self.connection.on_end = self._router.end
         self.connection.on_promotion = self._router.promoted
         if dialect == "v1":
@@ -231,6 +271,17 @@ class Multiplex(Generic[T]):
 
     # Subscriptions
 
+    @overload
+    async def subscribe(
+        self, channel: Any, *, type: type[S], **options: Any
+    ) -> Subscription[S]: ...
+
+    @overload
+    async def subscribe(
+        self, channel: Any, *, type: Any, **options: Any
+    ) -> Subscription[Any]: ...
+
+    @overload
     async def subscribe(
         self,
         channel: Any,
@@ -238,7 +289,16 @@ class Multiplex(Generic[T]):
         timeout: float | None = None,
         auth: bool = False,
         **options: Any,
-    ) -> Subscription[T]:
+    ) -> Subscription[T]: ...
+
+    async def subscribe(
+        self,
+        channel: Any,
+        *,
+        timeout: float | None = None,
+        auth: bool = False,
+        **options: Any,
+    ) -> Subscription[Any]:
         """
         Subscribe to a channel.
 

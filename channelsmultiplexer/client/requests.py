@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .. import control
 from ..exceptions import Closed, Refused
 from .channels import Channel
-from .dialects import V1, Bare, Feed
+from .dialects import V1, Bare, Feed, Session
 from .events import Event
 from .link import Link, Standing
 from .subscriptions import Stream
@@ -42,7 +42,7 @@ class Requests:
     """
 
     def __init__(self, router: Router, link: Link) -> None:
-        self.session = router.dialect.session(router.channels)
+        self.session: Session = router.dialect.session(router.channels)
         self.pending: dict[Hashable, Channel] = {}
         self._router = router
         self._connection = router.connection

@@ -75,16 +75,16 @@ class Router:
         self._keyed = keyed and not decoded
         self._simple = self._keyed
         # Numbers; see MultiplexStats.
-        self.total = 0
-        self.received = 0
-        self.copied = 0
-        self.filtered = 0
-        self.unrouted = 0
-        self.control = 0
-        self.undecodable = 0
+        self.total: int = 0
+        self.received: int = 0
+        self.copied: int = 0
+        self.filtered: int = 0
+        self.unrouted: int = 0
+        self.control: int = 0
+        self.undecodable: int = 0
         # Of subscriptions that are no more.
-        self.gone_received = 0
-        self.gone_dropped = 0
+        self.gone_received: int = 0
+        self.gone_dropped: int = 0
 
     # Who wants what
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic
 
 import msgspec
 
@@ -19,12 +19,19 @@ from .processors import encode
 from .stats import SubscriptionStats
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
     from .channels import Channel
     from .router import Router
 
-__all__ = ["Stream", "Subscription"]
+    # Where no type is given. At runtime a TypeVar has a default since Python 3.13.
+    T = TypeVar("T", default=Any)
+else:
+    from typing import TypeVar
 
-T = TypeVar("T")
+    T = TypeVar("T")
+
+__all__ = ["Stream", "Subscription"]
 
 # What a fast decoder raises, for what is bad and for what only json can read.
 UNUSUAL = (msgspec.DecodeError, RecursionError, ValueError)
@@ -272,7 +279,7 @@ class Stream(Subscription[T]):
         self.reopened = 0
         self.subprotocol: str | None = None
         self.code: int | None = None
-        self.reason = ""
+        self.reason: str = ""
         # The stream's place on the wire.
         self.wanted: Channel
         if not options.get("decoded"):

@@ -116,15 +116,15 @@ class Supervisor:
         self._patient = False
         # When the last message came on a link that is gone.
         self._received_at = 0.0
-        self.state = State.IDLE
+        self.state: State = State.IDLE
         #: The link to send on.
         self.link: Link | None = None
         #: Set while there is a link, and at the end.
-        self.up = asyncio.Event()
+        self.up: asyncio.Event = asyncio.Event()
         #: What it ended with; :obj:`None` if normally, or not at all.
         self.error: Closed | None = None
         #: How many links there have been.
-        self.connections = 0
+        self.connections: int = 0
 
     def start(self, *, patient: bool) -> None:
         """

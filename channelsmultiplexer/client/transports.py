@@ -22,9 +22,9 @@ from ..exceptions import Closed
 
 try:
     import websockets.exceptions
-except ImportError as error:
-    package = __name__.partition(".")[0]
-    raise ImportError(f'Run: pip install "{package}[client]"') from error
+except ImportError as _error:
+    _package = __name__.partition(".")[0]
+    raise ImportError(f'Run: pip install "{_package}[client]"') from _error
 
 __all__ = [
     "FATAL_CODES",

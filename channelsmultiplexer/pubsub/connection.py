@@ -56,9 +56,9 @@ class Connection(asyncio.BufferedProtocol):
         # Why the link ended, once it has.
         self.lost: asyncio.Future[Exception] = self._loop.create_future()
         # The version of the protocol: 3 can publish on a link that subscribes.
-        self.version = 2
+        self.version: int = 2
         # If the last read took as much as it could, so that more is probably there.
-        self.is_more_there = False
+        self.is_more_there: bool = False
 
     async def login(self, login: Login) -> None:
         """

@@ -18,7 +18,7 @@ from .registry import Listener, Registry, Route
 
 __all__ = ["Link"]
 
-logger = logging.getLogger("channelsmultiplexer.pubsub")
+logger: logging.Logger = logging.getLogger("channelsmultiplexer.pubsub")
 
 
 class Link:
@@ -81,14 +81,14 @@ class Link:
         # If there has ever been a connection.
         self._was_connected = False
         # All names that are wanted of Redis.
-        self.registry = Registry(self._changed, self._settled)
+        self.registry: Registry = Registry(self._changed, self._settled)
         # Set while there is a connection.
-        self.connected_event = asyncio.Event()
+        self.connected_event: asyncio.Event = asyncio.Event()
         # Connections there have been.
-        self.connections = 0
-        self.closed = False
+        self.connections: int = 0
+        self.closed: bool = False
         # What ended it, if nobody closed it.
-        self._end = ""
+        self._end: str = ""
 
     def __repr__(self) -> str:
         return f"<Link to {self._address}>"

@@ -211,12 +211,12 @@ class Listening:
         # What waits, oldest first.
         self.waiting: Waiting = []
         # The limit, less what waits.
-        self.room = inbox_limit
+        self.room: int = inbox_limit
         # What was taken from it and is not read yet.
         self._unread = NOTHING
         # Messages that were dropped, all in all.
-        self.dropped = 0
-        self.closed = False
+        self.dropped: int = 0
+        self.closed: bool = False
 
     def put(self, item: Item, size: int = 0) -> None:
         """

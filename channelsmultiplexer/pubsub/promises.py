@@ -73,7 +73,7 @@ class PromiseSubscription:
         # A promise has its message at once: nothing ever waits.
         self.waiting: Waiting = []
         self.room = 0
-        self.closed = False
+        self.closed: bool = False
         # A prefix is meant as it stands.
         pattern = re.sub(rb"([\\*?\[\]])", rb"\\\1", self._prefix) + b"*"
         self._route = registry.join(self, PATTERN, pattern)

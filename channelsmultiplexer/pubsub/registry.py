@@ -116,17 +116,17 @@ class Route:
     )
 
     def __init__(self, kind: Kind, name: bytes) -> None:
-        self.kind = kind
-        self.name = name
+        self.kind: Kind = kind
+        self.name: bytes = name
         # In the order in which they came.
         self.listeners: Members[Listener] = ()
         # What the last command about it was.
-        self.subscribed = False
+        self.subscribed: bool = False
         # Commands about it that Redis has not answered.
-        self.pending = 0
+        self.pending: int = 0
         # If Redis has answered the last one, and it was to subscribe. Messages
         # that come before belong to nobody who listens now.
-        self.active = False
+        self.active: bool = False
         # What Redis said when it refused the name, until it is asked again.
         self.refusal: str | None = None
 
@@ -169,10 +169,10 @@ class Command:
     __slots__ = ("answered", "kind", "routes", "subscribe")
 
     def __init__(self, kind: Kind, subscribe: bool, routes: list[Route]) -> None:
-        self.kind = kind
-        self.subscribe = subscribe
-        self.routes = routes
-        self.answered = 0
+        self.kind: Kind = kind
+        self.subscribe: bool = subscribe
+        self.routes: list[Route] = routes
+        self.answered: int = 0
 
     def words(self) -> tuple[bytes, ...]:
         """

@@ -25,7 +25,7 @@ __all__ = [
     "Subscription",
 ]
 
-logger = logging.getLogger("channelsmultiplexer.pubsub")
+logger: logging.Logger = logging.getLogger("channelsmultiplexer.pubsub")
 
 OnMessage: TypeAlias = Callable[[bytes, bytes], "Awaitable[None] | None"]
 OnDisconnect: TypeAlias = Callable[[Exception], "Awaitable[None] | None"]

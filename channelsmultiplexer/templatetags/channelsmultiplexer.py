@@ -14,7 +14,7 @@ from django.utils.safestring import SafeString, mark_safe
 
 __all__ = ["multiplex_module_url", "multiplex_script"]
 
-register = template.Library()
+register: template.Library = template.Library()
 
 # JSON inside a script element must not end it, or open a comment.
 _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&"}

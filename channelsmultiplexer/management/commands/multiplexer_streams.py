@@ -28,7 +28,7 @@ class Command(BaseCommand):
     help = "Lists paths, the demultiplexers there, their streams and applications."
 
     # To look at a project that the checks find fault with.
-    requires_system_checks = []
+    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """
