@@ -348,7 +348,7 @@ def test_loggers():
     for name in IMPORTS:
         source = (PACKAGE / f"{name.replace('.', '/')}.py").read_text()
         # At the beginning of a line: what a docstring shows isn't there.
-        call = r"^logger = logging\.getLogger\((.*)\)$"
+        call = r"^logger: logging\.Logger = logging\.getLogger\((.*)\)$"
         for argument in re.findall(call, source, re.MULTILINE):
             shared = argument.strip('"').removeprefix("channelsmultiplexer")
             found.add(f".{name}" if argument == "__name__" else shared)
