@@ -82,6 +82,15 @@ def test_any_path(settings):
     assert json.loads(listing("--json"))[0]["path"] is None
 
 
+def test_import_raises(settings, tmp_path, monkeypatch):
+    """What the project's module raises is told in a line, by its type."""
+    (tmp_path / "raising_asgi.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    settings.ASGI_APPLICATION = "raising_asgi.application"
+    with pytest.raises(CommandError, match=r"imported: ZeroDivisionError: division"):
+        listing()
+
+
 def test_nothing(settings):
     """An application without a demultiplexer is said to have none."""
     settings.ASGI_APPLICATION = f"{__name__}.ECHO"

@@ -45,8 +45,12 @@ class Command(BaseCommand):
             raise CommandError("ASGI_APPLICATION is not set.")
         try:
             application = import_string(path)
-        except ImportError as error:
-            raise CommandError(f"{path!r} cannot be imported: {error}") from error
+        # The module is the project's own, and may raise anything.
+        except Exception as error:
+            kind = type(error).__name__
+            raise CommandError(
+                f"{path!r} cannot be imported: {kind}: {error}"
+            ) from error
         found = [
             {
                 "path": None if route.path is None else f"/{route.path}",
