@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from .demultiplexer import AsyncJsonWebsocketDemultiplexer
     from .exceptions import InvalidFrame, MultiplexError
 
-__version__ = "1.0.0.dev0"
+__version__: str = "1.0.0rc1"
 
 __all__ = [
     "AsyncJsonWebsocketDemultiplexer",
