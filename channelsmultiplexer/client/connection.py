@@ -75,7 +75,8 @@ class Connection:
             *delays* say when it is tried again.
 
         overlap: Seconds that a new link has to be given all that the old one has,
-            or it has failed, and then to bring what the old one brings.
+            or it has failed, and then to bring what the old one brings. As long
+            again the old one stays, for answers that are on their way.
 
         on_connect: Coroutine function, called with each new :class:`Link` before
             anything else uses it: to log in, say. What it raises counts as what

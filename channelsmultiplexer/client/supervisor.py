@@ -354,6 +354,12 @@ class Supervisor:
             await self._lost(old)
         self._promote(new, lost=lost)
         if not lost:
+            # It may still have to answer what was sent on it.
+            await asyncio.wait(
+                {old.task, new.task},
+                timeout=self._overlap,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
             retiring = asyncio.create_task(self._retire(old, 1000, "renewed"))
             try:
                 # That takes its time, if the other end doesn't answer.
