@@ -5,6 +5,7 @@ Functions of the caller's that fail, or call what calls them: the connection goe
 from __future__ import annotations
 
 import asyncio
+import functools
 import subprocess
 import sys
 
@@ -138,6 +139,28 @@ async def test_callback_is_cancelled(which, transport):
             event = await within(next_event(events, "error"))
             assert "canceled" in str(event.error)
             await within(next_event(events, "connected"))
+
+
+@pytest.mark.parametrize("by", ["connection", "multiplex"])
+async def test_post_processor_is_cancelled(by, transport):
+    """A post-processor that was canceled, not by us, costs one message, and no link."""
+
+    async def process(frame):
+        if "bad" in str(frame):
+            raise asyncio.CancelledError
+        return frame
+
+    options = {"post_processors": [process], "transport": transport}
+    async with Feed() as feed:
+        make = feed.client if by == "multiplex" else functools.partial(connection, feed)
+        async with make(**{**options, "delays": never}) as client:
+            client.iter_messages()
+            events = client.events()
+            for frame in ('"bad"', '"good"'):
+                await feed.sockets[0].send(frame)
+            event = await within(next_event(events, "error"))
+            assert "canceled" in str(event.error)
+            assert "good" in await client.receive(PATIENCE)
 
 
 async def test_callback_says_stop():

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-__all__ = ["Processor", "Processors", "encode", "outcome", "settle"]
+__all__ = ["Processor", "Processors", "encode", "outcome"]
 
 Processor: TypeAlias = Callable[[Any], Any]
 
@@ -48,7 +48,7 @@ class Processors:
             # They may write to it, and it is the caller's.
             message = copy.deepcopy(message)
         for processor in self._before:
-            message = await settle(processor(message))
+            message = await _settle(processor(message))
         return message
 
     def expect_auth(self) -> Processor:
@@ -71,7 +71,7 @@ class Processors:
         """
         message = await self.pre_process(message)
         if auth:
-            message = await settle(self.expect_auth()(copy.deepcopy(message)))
+            message = await _settle(self.expect_auth()(copy.deepcopy(message)))
         return message if isinstance(message, str | bytes) else encode(message)
 
     async def post_process(self, message: Any) -> Any:
@@ -79,7 +79,7 @@ class Processors:
         Return what becomes of a message that came in; :obj:`None` if it is dropped.
         """
         for processor in self.after:
-            message = await settle(processor(message))
+            message = await _settle(processor(message))
             if message is None:
                 break
         return message
@@ -97,13 +97,6 @@ def encode(value: Any) -> str:
     # What only json writes: lone surrogates, subclasses of str.
     except (UnicodeEncodeError, TypeError):
         return json.dumps(value)
-
-
-async def settle(value: Any) -> Any:
-    """
-    Return *value*, or what it is when it has been awaited.
-    """
-    return await value if inspect.isawaitable(value) else value
 
 
 async def outcome(awaitable: Awaitable[Any]) -> Any:
@@ -125,3 +118,8 @@ async def outcome(awaitable: Awaitable[Any]) -> Any:
     if task.cancelled():
         raise RuntimeError("expected a result, but it was canceled")
     return task.result()
+
+
+async def _settle(value: Any) -> Any:
+    """Return *value*, or its outcome if it is to be awaited."""
+    return await outcome(value) if inspect.isawaitable(value) else value
