@@ -221,6 +221,47 @@ async def test_close_while_connected(which, transport):
         await within(client.close())
 
 
+@pytest.mark.parametrize("by", ["on_connect", "event"])
+async def test_close_in_a_task_of_a_callback(by):
+    """A task that a callback starts waits for the end of what it closes."""
+
+    async def close():
+        await connected.wait()
+        await client.close()
+        return client.state
+
+    def start(event):
+        closing.append(asyncio.ensure_future(close()))
+
+    async def greet(link):
+        if by == "on_connect":
+            start(None)
+
+    connected, closing = asyncio.Event(), []
+    async with Feed() as feed:
+        client = connection(feed, on_connect=greet)
+        if by == "event":
+            client.on("connected", start)
+        await client.connect()
+        connected.set()
+        assert await within(closing[0]) is State.CLOSED
+
+
+async def test_close_while_serving():
+    """What reads a link can close the connection; it doesn't wait for itself."""
+
+    async def serve(link):
+        await client.close()
+        served.set()
+
+    served = asyncio.Event()
+    async with Feed() as feed:
+        client = connection(feed, serve=serve, close_timeout=None)
+        await client.connect()
+        await within(served.wait())
+        await within(client.close())
+
+
 async def test_close_in_a_handler():
     """A handler that closes the connection leaves no other one at work."""
 

@@ -240,8 +240,9 @@ class Connection:
         Close the connection, for good. What came until then can still be received.
 
         It returns when nothing is left: no task, no socket. Calling it again does
-        nothing. In a callback of the connection it doesn't wait for that: it would
-        wait for itself. Canceling it doesn't stop it.
+        nothing. In a callback of the connection, and not in a task that one starts,
+        it doesn't wait for that: it would wait for itself. Canceling it doesn't stop
+        it.
         """
         await self._supervisor.close(code, reason)
 

@@ -5,6 +5,7 @@ What messages go through on their way out and in.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import copy
 import inspect
 import json
@@ -13,9 +14,14 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-__all__ = ["Processor", "Processors", "encode", "outcome"]
+__all__ = ["Processor", "Processors", "encode", "in_callback", "outcome"]
 
 Processor: TypeAlias = Callable[[Any], Any]
+
+# The task that a callback runs in. Those that it starts see it too, and aren't it.
+_callback: contextvars.ContextVar[asyncio.Task[Any] | None] = contextvars.ContextVar(
+    "_callback", default=None
+)
 
 
 class Processors:
@@ -109,7 +115,7 @@ async def outcome(awaitable: Awaitable[Any]) -> Any:
     Raises:
         RuntimeError: If it was canceled, and not by us.
     """
-    task = asyncio.ensure_future(awaitable)
+    task = asyncio.create_task(_call(awaitable))
     try:
         await asyncio.wait({task})
     finally:
@@ -118,6 +124,18 @@ async def outcome(awaitable: Awaitable[Any]) -> Any:
     if task.cancelled():
         raise RuntimeError("expected a result, but it was canceled")
     return task.result()
+
+
+def in_callback() -> bool:
+    """
+    Tell if who calls this is what :func:`outcome` waits for, in the same task.
+    """
+    return _callback.get() is asyncio.current_task()
+
+
+async def _call(awaitable: Awaitable[Any]) -> Any:
+    _callback.set(asyncio.current_task())
+    return await awaitable
 
 
 async def _settle(value: Any) -> Any:

@@ -20,13 +20,13 @@ from ..exceptions import Closed
 from .events import Event, Events
 from .link import Link, Standing
 from .liveness import watch_end, watch_pongs, watch_silence, watched
-from .processors import outcome
+from .processors import in_callback, outcome
 from .renewal import Overlap
 from .transports import NORMAL, CallbackError, Transport, abort, drop
 
 __all__ = ["State", "Supervisor"]
 
-# Whose task this is, or whose callback runs in it: who is not to wait for itself.
+# Whose task this is, or whose task has started it.
 _inside: contextvars.ContextVar[Supervisor | None] = contextvars.ContextVar(
     "_inside", default=None
 )
@@ -139,11 +139,11 @@ class Supervisor:
         Close all links; return when nothing is left.
 
         A callback of the connection's own doesn't wait for that: it would wait for
-        itself. Canceling it doesn't stop it.
+        itself. A task that it has started does. Canceling it doesn't stop it.
         """
         if self._closing is None:
             self._closing = asyncio.create_task(self._close(code, reason))
-        if _inside.get() is not self:
+        if not (_inside.get() is self and in_callback()):
             await asyncio.wait({self._closing})
             self._closing.result()
 
@@ -223,7 +223,7 @@ class Supervisor:
             watches.append(watch_pongs(link, *self._heartbeat))
         if self._message_timeout is not None:
             watches.append(watch_silence(link, self._message_timeout))
-        await watched(self._serve(link), watches)
+        await watched(outcome(self._serve(link)), watches)
 
     async def _keep(self, link: Link) -> Link:
         """Return the link that comes after *link*, when there is one."""
