@@ -135,18 +135,18 @@ async def look(options: argparse.Namespace) -> int:
     shown: list[tuple[str | None, Any]] = [(each.channel, each) for each in subscribed]
     if not options.stream and not subscribed:
         shown.append((None, mux.iter_messages()))
+    early = options.stream if options.bare else []
+    streams = [await mux.open(name) for name in early]
     await mux.connect(options.timeout)
     tasks: list[asyncio.Task[Any]] = [asyncio.create_task(enough.wait())]
     try:
-        streams = []
-        for name in options.stream:
+        for name in options.stream[len(early) :]:
             try:
-                stream = await mux.open(name, timeout=options.timeout)
+                streams.append(await mux.open(name, timeout=options.timeout))
             except Refused as error:
                 say(f"{name}: refused, {text_of(error)}")
                 return 1
-            streams.append(stream)
-            shown.append((name, stream))
+        shown += [(stream.channel, stream) for stream in streams]
         tasks.append(asyncio.create_task(all_of([show(*each) for each in shown])))
         for text in options.send:
             for stream in streams:
