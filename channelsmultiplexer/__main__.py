@@ -67,7 +67,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help='send this with the handshake: "Origin: https://example.com"',
     )
     add("--count", type=positive, metavar="N", help="leave after N messages")
-    add("--timeout", type=float, default=10, help="seconds to connect, and to open; 10")
+    add(
+        "--timeout",
+        type=seconds,
+        default=10.0,
+        metavar="SECONDS",
+        help="seconds to connect, and to open; 10",
+    )
     add("--stats", action="store_true", help="print the numbers when leaving")
     options = parser.parse_args(arguments)
     if options.subscribe and not options.channel_key:
@@ -95,6 +101,16 @@ def positive(text: str) -> int:
     """
     number = int(text)
     if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def seconds(text: str) -> float:
+    """
+    Read a number of more than 0.
+    """
+    number = float(text)
+    if not number > 0:
         raise ValueError(text)
     return number
 

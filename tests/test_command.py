@@ -212,6 +212,8 @@ async def test_nobody_reads():
         ["--stream", "a", "--channel-key", "b"],
         ["--header", "Origin"],
         ["--count", "0"],
+        ["--timeout", "0"],
+        ["--timeout", "nan"],
         ["--bare"],
     ],
 )
