@@ -82,6 +82,7 @@ class Supervisor:
         on_end: Callable[[Closed | None], object],
         close_timeout: float | None,
         *,
+        open_timeout: float,
         delays: Callable[[], Iterator[float]],
         stable_after: float,
         renew_after: float | Callable[[], Awaitable[object]] | None,
@@ -96,6 +97,7 @@ class Supervisor:
         self._events = events
         self._on_end = on_end
         self._close_timeout = close_timeout
+        self._open_timeout = open_timeout
         self._new_delays = delays
         self._stable_after = stable_after
         self._renew_after = renew_after
@@ -329,7 +331,9 @@ class Supervisor:
         caught_up = asyncio.Event()
         overlap = new.overlap = old.overlap = Overlap(old, caught_up.set)
         self._successor = new
-        catching_up = asyncio.create_task(new.catch_up(caught_up, self._overlap))
+        catching_up = asyncio.create_task(
+            new.catch_up(caught_up, self._open_timeout, self._overlap)
+        )
         try:
             waiting = {catching_up, old.task, new.task}
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
