@@ -67,7 +67,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help='send this with the handshake: "Origin: https://example.com"',
     )
     add("--count", type=positive, metavar="N", help="leave after N messages")
-    add("--timeout", type=float, default=10, help="seconds to connect, and to open; 10")
+    add(
+        "--timeout",
+        type=seconds,
+        default=10.0,
+        metavar="SECONDS",
+        help="seconds to connect, and to open; 10",
+    )
     add("--stats", action="store_true", help="print the numbers when leaving")
     options = parser.parse_args(arguments)
     if options.subscribe and not options.channel_key:
@@ -95,6 +101,16 @@ def positive(text: str) -> int:
     """
     number = int(text)
     if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def seconds(text: str) -> float:
+    """
+    Read a number of more than 0.
+    """
+    number = float(text)
+    if not number > 0:
         raise ValueError(text)
     return number
 
@@ -135,18 +151,18 @@ async def look(options: argparse.Namespace) -> int:
     shown: list[tuple[str | None, Any]] = [(each.channel, each) for each in subscribed]
     if not options.stream and not subscribed:
         shown.append((None, mux.iter_messages()))
+    early = options.stream if options.bare else []
+    streams = [await mux.open(name) for name in early]
     await mux.connect(options.timeout)
     tasks: list[asyncio.Task[Any]] = [asyncio.create_task(enough.wait())]
     try:
-        streams = []
-        for name in options.stream:
+        for name in options.stream[len(early) :]:
             try:
-                stream = await mux.open(name, timeout=options.timeout)
+                streams.append(await mux.open(name, timeout=options.timeout))
             except Refused as error:
                 say(f"{name}: refused, {text_of(error)}")
                 return 1
-            streams.append(stream)
-            shown.append((name, stream))
+        shown += [(stream.channel, stream) for stream in streams]
         tasks.append(asyncio.create_task(all_of([show(*each) for each in shown])))
         for text in options.send:
             for stream in streams:

@@ -64,7 +64,7 @@ IMPORTS = {
     "client.dialects": ({"control", "envelope"}, {"msgspec"}),
     "client.events": ({"exceptions", "inbox"}, set()),
     "client.filters": (set(), set()),
-    "client.handlers": ({"exceptions", "processors", "subscriptions"}, {"msgspec"}),
+    "client.handlers": ({"exceptions", "subscriptions"}, {"msgspec"}),
     "client.limits": (set(), set()),
     "client.link": ({"connection", "limits", "renewal"}, set()),
     "client.liveness": ({"link", "transports"}, set()),

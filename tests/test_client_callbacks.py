@@ -5,6 +5,7 @@ Functions of the caller's that fail, or call what calls them: the connection goe
 from __future__ import annotations
 
 import asyncio
+import functools
 import subprocess
 import sys
 
@@ -140,6 +141,28 @@ async def test_callback_is_cancelled(which, transport):
             await within(next_event(events, "connected"))
 
 
+@pytest.mark.parametrize("by", ["connection", "multiplex"])
+async def test_post_processor_is_cancelled(by, transport):
+    """A post-processor that was canceled, not by us, costs one message, and no link."""
+
+    async def process(frame):
+        if "bad" in str(frame):
+            raise asyncio.CancelledError
+        return frame
+
+    options = {"post_processors": [process], "transport": transport}
+    async with Feed() as feed:
+        make = feed.client if by == "multiplex" else functools.partial(connection, feed)
+        async with make(**{**options, "delays": never}) as client:
+            client.iter_messages()
+            events = client.events()
+            for frame in ('"bad"', '"good"'):
+                await feed.sockets[0].send(frame)
+            event = await within(next_event(events, "error"))
+            assert "canceled" in str(event.error)
+            assert "good" in await client.receive(PATIENCE)
+
+
 async def test_callback_says_stop():
     """A callback that raises Closed ends the connection."""
 
@@ -195,6 +218,47 @@ async def test_close_while_connected(which, transport):
             assert await client.receive(PATIENCE) == "last"
         with pytest.raises(Closed, match="1000"):
             await client.receive(PATIENCE)
+        await within(client.close())
+
+
+@pytest.mark.parametrize("by", ["on_connect", "event"])
+async def test_close_in_a_task_of_a_callback(by):
+    """A task that a callback starts waits for the end of what it closes."""
+
+    async def close():
+        await connected.wait()
+        await client.close()
+        return client.state
+
+    def start(event):
+        closing.append(asyncio.ensure_future(close()))
+
+    async def greet(link):
+        if by == "on_connect":
+            start(None)
+
+    connected, closing = asyncio.Event(), []
+    async with Feed() as feed:
+        client = connection(feed, on_connect=greet)
+        if by == "event":
+            client.on("connected", start)
+        await client.connect()
+        connected.set()
+        assert await within(closing[0]) is State.CLOSED
+
+
+async def test_close_while_serving():
+    """What reads a link can close the connection; it doesn't wait for itself."""
+
+    async def serve(link):
+        await client.close()
+        served.set()
+
+    served = asyncio.Event()
+    async with Feed() as feed:
+        client = connection(feed, serve=serve, close_timeout=None)
+        await client.connect()
+        await within(served.wait())
         await within(client.close())
 
 

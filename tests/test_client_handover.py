@@ -99,7 +99,7 @@ async def test_new_link_is_never_ready(due):
     def confirms(channel, message):
         return True if len(feed.sockets) == 1 else None
 
-    options = {"renew_after": due, "overlap": 0.05, "delays": lambda: iter([3600])}
+    options = {"renew_after": due, "open_timeout": 0.5, "delays": lambda: iter([3600])}
     async with Feed() as feed, feed.client(ack=confirms, **options) as mux:
         trades, events = await mux.subscribe("a"), mux.events()
         due.now()
@@ -108,6 +108,23 @@ async def test_new_link_is_never_ready(due):
         await within((await feed.socket(1)).wait_closed())
         await feed.publish("a", 1, 0)
         assert (await trades.recv(PATIENCE))["data"] == 1
+
+
+async def test_new_link_is_ready_late(due):
+    """A new link may take longer than the overlap to be given all that is wanted."""
+
+    async def greet(socket):
+        if len(feed.sockets) == 2:
+            # A server that is slow.
+            await asyncio.sleep(0.2)
+
+    options = {"renew_after": due, "overlap": 0.05, "delays": lambda: iter([3600])}
+    async with Feed(greet) as feed, feed.client(**options) as mux:
+        await mux.subscribe("a")
+        events = mux.events()
+        due.now()
+        await within(next_event(events, "renewed"))
+        assert feed.subscribed[feed.sockets[1]] == ["a"]
 
 
 async def test_tried_again(due):

@@ -33,7 +33,7 @@ async def test_renewal(transport):
 
     async with (
         Feed() as feed,
-        connection(feed, transport=transport, renew_after=when) as client,
+        connection(feed, transport=transport, renew_after=when, overlap=0.5) as client,
     ):
         events = client.events()
         due[0].set()
@@ -97,6 +97,41 @@ async def test_renewal_after_seconds():
         assert client.state is State.CONNECTED
 
 
+async def test_answers_in_flight(transport):
+    """What the old link is still to answer comes, after the new one has taken over."""
+    due = asyncio.Event()
+    options = {"renew_after": due.wait, "transport": transport}
+    async with Feed() as feed, connection(feed, **options) as client:
+        events = client.events()
+        due.set()
+        await feed.socket(1)
+        for socket in feed.sockets:
+            await socket.send("by both")
+        await within(next_event(events, "connected"))
+        # Were the old link being closed, that would come before the pong.
+        await within(await feed.sockets[0].ping())
+        await feed.sockets[0].send("answer")
+        for frame in ("by both", "answer"):
+            assert await client.receive(PATIENCE) == frame
+
+
+async def test_subscribed_after_the_promotion():
+    """What is wanted once the new link has taken over isn't asked of the old one."""
+    due = asyncio.Event()
+    async with Feed() as feed, feed.client(renew_after=due.wait) as mux:
+        events = mux.events()
+        await mux.subscribe("a")
+        due.set()
+        await feed.message(1)
+        for frame in range(2):
+            await feed.publish("a", frame)
+        await within(next_event(events, "connected"))
+        await mux.subscribe("b", timeout=PATIENCE)
+        # A pong comes after all that was sent before it.
+        await within(await feed.sockets[0].ping())
+        assert [feed.subscribed[s] for s in feed.sockets] == [["a"], ["a", "b"]]
+
+
 async def test_lost_during_renewal():
     """A link that is lost while its successor is being opened is no end."""
 
@@ -131,7 +166,7 @@ async def test_renewal_loses_nothing():
             await feed.publish("a", number)
         assert [(await trades.recv(PATIENCE))["data"] for _ in sent] == sent
 
-    async with Feed() as feed, feed.client(renew_after=when) as mux:
+    async with Feed() as feed, feed.client(renew_after=when, overlap=0.3) as mux:
         trades, events = await mux.subscribe("a"), mux.events()
         await feed.message()
         for link in (1, 2, 3):

@@ -221,6 +221,23 @@ async def test_bare(bare):
         assert await stream.recv(PATIENCE) == "not JSON"
 
 
+async def test_bare_first_messages(transport):
+    """In bare a stream that is opened before the connection misses nothing."""
+
+    async def greet(socket):
+        await socket.send('{"stream":"a","payload":1}')
+
+    async with Feed(greet) as feed:
+        mux = Multiplex(feed.url, dialect="bare", transport=transport)
+        stream = await within(mux.open("a"))
+        with pytest.raises(RuntimeError, match="connect"):
+            await within(stream.send(1))
+        async with mux:
+            assert await stream.recv(PATIENCE) == 1
+            await stream.send(2)
+            assert await feed.message() == {"stream": "a", "payload": 2}
+
+
 @pytest.mark.parametrize(("path", "subprotocols"), [("", ()), ("echo", ["x"])])
 async def test_bare_no_opening(bare, path, subprotocols):
     """In bare a stream has a name, and no subprotocols."""

@@ -134,6 +134,18 @@ async def test_first_messages():
         assert lines == [{"stream": "a"}]
 
 
+async def test_first_messages_of_a_stream():
+    """What a stream of bare says at once is printed."""
+
+    async def greet(socket):
+        await socket.send('{"stream":"a","payload":1}')
+
+    async with Feed(greet) as feed:
+        arguments = ["--bare", "--stream", "a", "--count", "1"]
+        _, lines, _ = await run(feed.url, *arguments)
+        assert lines == [{"stream": "a", "payload": 1}]
+
+
 async def test_losses():
     """A loss and what follows are told of on standard error."""
     closed = asyncio.Event()
@@ -200,6 +212,8 @@ async def test_nobody_reads():
         ["--stream", "a", "--channel-key", "b"],
         ["--header", "Origin"],
         ["--count", "0"],
+        ["--timeout", "0"],
+        ["--timeout", "nan"],
         ["--bare"],
     ],
 )

@@ -59,7 +59,8 @@ class Connection:
         message_timeout: Seconds without any message after which the link counts as
             dead.
 
-        open_timeout: Seconds for the handshake, and again for *on_connect*.
+        open_timeout: Seconds for the handshake, again for *on_connect*, and in a
+            renewal for the new link to be given all that is wanted.
 
         delays: Makes an iterator of the seconds before each attempt to connect
             again. A new one is made when a link has lasted; when it ends, so does
@@ -74,8 +75,8 @@ class Connection:
             anything, is given up: an ``error`` event tells, the old one stays, and
             *delays* say when it is tried again.
 
-        overlap: Seconds that a new link has to be given all that the old one has,
-            or it has failed, and then to bring what the old one brings.
+        overlap: Seconds that a new link has to bring what the old one brings. As
+            long again the old one stays, for answers that are on their way.
 
         on_connect: Coroutine function, called with each new :class:`Link` before
             anything else uses it: to log in, say. What it raises counts as what
@@ -186,6 +187,7 @@ class Connection:
             self._events,
             lambda error: self.on_end(error),
             self._options["close_timeout"],
+            open_timeout=open_timeout,
             delays=delays,
             stable_after=stable_after,
             renew_after=renew_after,
@@ -239,8 +241,9 @@ class Connection:
         Close the connection, for good. What came until then can still be received.
 
         It returns when nothing is left: no task, no socket. Calling it again does
-        nothing. In a callback of the connection it doesn't wait for that: it would
-        wait for itself. Canceling it doesn't stop it.
+        nothing. In a callback of the connection, and not in a task that one starts,
+        it doesn't wait for that: it would wait for itself. Canceling it doesn't stop
+        it.
         """
         await self._supervisor.close(code, reason)
 

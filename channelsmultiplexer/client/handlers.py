@@ -5,6 +5,7 @@ Functions that are called with messages.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,6 @@ from typing import Any
 import msgspec
 
 from ..exceptions import Closed, InboxFull
-from .processors import settle
 from .subscriptions import Subscription
 
 __all__ = ["Handler"]
@@ -51,7 +51,9 @@ class Handler:
                     logger.exception("No message for the handler %r", self._function)
                     continue
                 try:
-                    await settle(self._function(message))
+                    result = self._function(message)
+                    if inspect.isawaitable(result):
+                        await result
                 except Exception:
                     logger.exception("The handler %r raised", self._function)
         except Closed:

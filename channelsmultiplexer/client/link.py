@@ -77,24 +77,28 @@ class Link:
         if self.overlap is not None and self.standing is Standing.COMING:
             self.overlap.ready()
 
-    async def catch_up(self, caught_up: asyncio.Event, timeout: float) -> None:
+    async def catch_up(
+        self, caught_up: asyncio.Event, patience: float, overlap: float
+    ) -> None:
         """
         Return when the link has all that the one has which it is to replace.
 
         Args:
             caught_up: Set once it brings what that one brings, if anything is.
 
-            timeout: The most seconds to wait for what is wanted, and then for that.
+            patience: The most seconds to wait for what is wanted.
+
+            overlap: The most seconds to wait for *caught_up* then.
 
         Raises:
             TimeoutError: If it isn't given what is wanted.
         """
-        await _wait(self.ready, timeout)
+        await _wait(self.ready, patience)
         # Where nothing is going on nothing comes by both.
         with contextlib.suppress(TimeoutError):
-            await _wait(caught_up, timeout)
+            await _wait(caught_up, overlap)
         # Something else may have been asked for meanwhile.
-        await _wait(self.ready, timeout)
+        await _wait(self.ready, patience)
 
     def part(self, overlap: Overlap, timeout: float) -> None:
         """

@@ -348,7 +348,8 @@ class Multiplex(Generic[T]):
         """
         Open a stream to an application of our own server.
 
-        Cancels as :meth:`subscribe`, which has the other arguments.
+        Cancels as :meth:`subscribe`, which has the other arguments. In bare it returns
+        at once before :meth:`connect`, as that does; v1 waits for the server's answer.
 
         Args:
             path: In the dialect v1 the application's name and what follows it, a
@@ -359,7 +360,7 @@ class Multiplex(Generic[T]):
             TimeoutError: If it wasn't in time.
             Closed: If the connection has ended.
             ValueError: If the path, or what is offered, can be no stream's.
-            RuntimeError: Before :meth:`connect`.
+            RuntimeError: Before :meth:`connect`, in v1; in *on_connect*.
         """
         router = self._router
         if isinstance(router.dialect, Feed):
@@ -370,7 +371,8 @@ class Multiplex(Generic[T]):
                 f"got {path!r} and {subprotocols!r}"
             )
         router.dialect.check(path, subprotocols)
-        if self.state is State.IDLE:
+        is_idle = self.state is State.IDLE
+        if is_idle and isinstance(router.dialect, V1):
             raise RuntimeError("expected connect() first")
         options = {**self._options, **options, "decoded": self._decoded}
         stream: Stream[T] = Stream(router, path, **options)
@@ -381,7 +383,8 @@ class Multiplex(Generic[T]):
             key = self._last_key
         new = functools.partial(Channel, key, path, subprotocols=subprotocols)
         stream.wanted = router.want(key, new, stream)
-        await router.confirmed(stream.wanted, stream, timeout)
+        if not is_idle:
+            await router.confirmed(stream.wanted, stream, timeout)
         return stream
 
     async def unsubscribe(self, channel: Any) -> bool:

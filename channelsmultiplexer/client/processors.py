@@ -5,6 +5,7 @@ What messages go through on their way out and in.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import copy
 import inspect
 import json
@@ -13,9 +14,14 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-__all__ = ["Processor", "Processors", "encode", "outcome", "settle"]
+__all__ = ["Processor", "Processors", "encode", "in_callback", "outcome"]
 
 Processor: TypeAlias = Callable[[Any], Any]
+
+# The task that a callback runs in. Those that it starts see it too, and aren't it.
+_callback: contextvars.ContextVar[asyncio.Task[Any] | None] = contextvars.ContextVar(
+    "_callback", default=None
+)
 
 
 class Processors:
@@ -48,7 +54,7 @@ class Processors:
             # They may write to it, and it is the caller's.
             message = copy.deepcopy(message)
         for processor in self._before:
-            message = await settle(processor(message))
+            message = await _settle(processor(message))
         return message
 
     def expect_auth(self) -> Processor:
@@ -71,7 +77,7 @@ class Processors:
         """
         message = await self.pre_process(message)
         if auth:
-            message = await settle(self.expect_auth()(copy.deepcopy(message)))
+            message = await _settle(self.expect_auth()(copy.deepcopy(message)))
         return message if isinstance(message, str | bytes) else encode(message)
 
     async def post_process(self, message: Any) -> Any:
@@ -79,7 +85,7 @@ class Processors:
         Return what becomes of a message that came in; :obj:`None` if it is dropped.
         """
         for processor in self.after:
-            message = await settle(processor(message))
+            message = await _settle(processor(message))
             if message is None:
                 break
         return message
@@ -99,13 +105,6 @@ def encode(value: Any) -> str:
         return json.dumps(value)
 
 
-async def settle(value: Any) -> Any:
-    """
-    Return *value*, or what it is when it has been awaited.
-    """
-    return await value if inspect.isawaitable(value) else value
-
-
 async def outcome(awaitable: Awaitable[Any]) -> Any:
     """
     Return what something of the caller's returns, or raise what it raises.
@@ -116,7 +115,7 @@ async def outcome(awaitable: Awaitable[Any]) -> Any:
     Raises:
         RuntimeError: If it was canceled, and not by us.
     """
-    task = asyncio.ensure_future(awaitable)
+    task = asyncio.create_task(_call(awaitable))
     try:
         await asyncio.wait({task})
     finally:
@@ -125,3 +124,20 @@ async def outcome(awaitable: Awaitable[Any]) -> Any:
     if task.cancelled():
         raise RuntimeError("expected a result, but it was canceled")
     return task.result()
+
+
+def in_callback() -> bool:
+    """
+    Tell if who calls this is what :func:`outcome` waits for, in the same task.
+    """
+    return _callback.get() is asyncio.current_task()
+
+
+async def _call(awaitable: Awaitable[Any]) -> Any:
+    _callback.set(asyncio.current_task())
+    return await awaitable
+
+
+async def _settle(value: Any) -> Any:
+    """Return *value*, or its outcome if it is to be awaited."""
+    return await outcome(value) if inspect.isawaitable(value) else value

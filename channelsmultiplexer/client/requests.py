@@ -112,7 +112,9 @@ class Requests:
             asked, wanted = self._asked.get(key), self._router.channels.get(key)
             # What was asked for ends first, if another of its key is wanted now.
             channel = asked or wanted
-            if channel is None or asked is wanted:
+            # Another link is asked for what is new.
+            leaving = self.link.standing is Standing.LEAVING
+            if channel is None or asked is wanted or (leaving and asked is None):
                 del self._todo[key]
                 continue
             if channels and (begin, channels[0].auth) != (asked is None, channel.auth):

@@ -182,6 +182,7 @@ class Router:
 
         Raises:
             Closed: If it has ended.
+            RuntimeError: Before the connection is opened.
         """
         while True:
             await self._opened(stream)
@@ -199,6 +200,8 @@ class Router:
         while stream.code is None:
             self.connection.opener.refuse_inside()
             self.refuse_if_closed()
+            if self.connection.state is State.IDLE:
+                raise RuntimeError("expected connect() first")
             if channel.link is None:
                 await channel.up.wait()
             elif is_open(channel.link.websocket):

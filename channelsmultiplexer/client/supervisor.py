@@ -20,13 +20,13 @@ from ..exceptions import Closed
 from .events import Event, Events
 from .link import Link, Standing
 from .liveness import watch_end, watch_pongs, watch_silence, watched
-from .processors import outcome
+from .processors import in_callback, outcome
 from .renewal import Overlap
 from .transports import NORMAL, CallbackError, Transport, abort, drop
 
 __all__ = ["State", "Supervisor"]
 
-# Whose task this is, or whose callback runs in it: who is not to wait for itself.
+# Whose task this is, or whose task has started it.
 _inside: contextvars.ContextVar[Supervisor | None] = contextvars.ContextVar(
     "_inside", default=None
 )
@@ -82,6 +82,7 @@ class Supervisor:
         on_end: Callable[[Closed | None], object],
         close_timeout: float | None,
         *,
+        open_timeout: float,
         delays: Callable[[], Iterator[float]],
         stable_after: float,
         renew_after: float | Callable[[], Awaitable[object]] | None,
@@ -96,6 +97,7 @@ class Supervisor:
         self._events = events
         self._on_end = on_end
         self._close_timeout = close_timeout
+        self._open_timeout = open_timeout
         self._new_delays = delays
         self._stable_after = stable_after
         self._renew_after = renew_after
@@ -139,11 +141,11 @@ class Supervisor:
         Close all links; return when nothing is left.
 
         A callback of the connection's own doesn't wait for that: it would wait for
-        itself. Canceling it doesn't stop it.
+        itself. A task that it has started does. Canceling it doesn't stop it.
         """
         if self._closing is None:
             self._closing = asyncio.create_task(self._close(code, reason))
-        if _inside.get() is not self:
+        if not (_inside.get() is self and in_callback()):
             await asyncio.wait({self._closing})
             self._closing.result()
 
@@ -223,7 +225,7 @@ class Supervisor:
             watches.append(watch_pongs(link, *self._heartbeat))
         if self._message_timeout is not None:
             watches.append(watch_silence(link, self._message_timeout))
-        await watched(self._serve(link), watches)
+        await watched(outcome(self._serve(link)), watches)
 
     async def _keep(self, link: Link) -> Link:
         """Return the link that comes after *link*, when there is one."""
@@ -329,7 +331,9 @@ class Supervisor:
         caught_up = asyncio.Event()
         overlap = new.overlap = old.overlap = Overlap(old, caught_up.set)
         self._successor = new
-        catching_up = asyncio.create_task(new.catch_up(caught_up, self._overlap))
+        catching_up = asyncio.create_task(
+            new.catch_up(caught_up, self._open_timeout, self._overlap)
+        )
         try:
             waiting = {catching_up, old.task, new.task}
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -354,6 +358,12 @@ class Supervisor:
             await self._lost(old)
         self._promote(new, lost=lost)
         if not lost:
+            # It may still have to answer what was sent on it.
+            await asyncio.wait(
+                {old.task, new.task},
+                timeout=self._overlap,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
             retiring = asyncio.create_task(self._retire(old, 1000, "renewed"))
             try:
                 # That takes its time, if the other end doesn't answer.
