@@ -43,7 +43,10 @@ nitpick_ignore_regex = [
     ("py:.*", r"(django|channels|asgiref|msgspec|websockets|picows|redis|hiredis)\b.*"),
     ("py:.*", r"(_asyncio|_contextvars|_ssl|types|dataclasses)\..*"),
     ("py:obj", r"True|False|None"),
-    ("py:.*", r"channelsmultiplexer\.(pubsub\.(registry|listening|link)|control)\..*"),
+    (
+        "py:.*",
+        r"channelsmultiplexer\.(pubsub\.(registry|listening|link|callbacks|dispatcher)|control)\..*",
+    ),
     ("py:.*", r"channelsmultiplexer\.client\.(limits|opener|processors|renewal)\..*"),
     ("py:.*", r"channelsmultiplexer\..*\.(T|S|_\w+|Callback|MultiplexedWebsocket)"),
     ("py:class", r"Name|Location|Overflow|On[A-Z]\w+|Filter|Processor|Router|Registry"),

@@ -15,7 +15,7 @@ from channelsmultiplexer.client.dialects import Feed, loads
 from channelsmultiplexer.client.filters import Filters
 from channelsmultiplexer.client.limits import Limiter
 from channelsmultiplexer.client.renewal import Overlap
-from channelsmultiplexer.inbox import Mailbox
+from channelsmultiplexer.mailbox import Mailbox
 from feed import PATIENCE
 from guard import blocked, soon
 

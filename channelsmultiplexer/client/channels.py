@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 from ..envelope import Wrapper
-from ..inbox import Mailbox
+from ..mailbox import Mailbox
 from .dialects import Session
 from .link import Link
 from .subscriptions import Subscription

@@ -13,7 +13,7 @@ from typing import Any
 
 from .. import backoff
 from ..exceptions import Closed, InboxClosed
-from ..inbox import Mailbox
+from ..mailbox import Mailbox
 from .events import Event, Events, Listener
 from .limits import DEFAULT, Limiter, RateLimit
 from .link import Link

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..exceptions import InboxClosed
-from ..inbox import Mailbox
+from ..mailbox import Mailbox
 
 __all__ = ["Event", "Events", "Listener"]
 

@@ -11,7 +11,7 @@ from typing import Any
 from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK
 from websockets.frames import Close
 
-from ..inbox import Mailbox
+from ..mailbox import Mailbox
 
 __all__ = ["MemoryServer", "MemoryWebSocket"]
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequen
 from typing import Any, Generic, Literal, TypeVar, overload
 
 from ..envelope import SUBPROTOCOL
-from ..inbox import Overflow
+from ..mailbox import Overflow
 from .channels import Channel
 from .connection import Connection
 from .dialects import V1, Bare, Feed

@@ -14,7 +14,7 @@ import msgspec
 
 from ..envelope import Envelope, Wrapper
 from ..exceptions import Closed
-from ..inbox import Mailbox
+from ..mailbox import Mailbox
 from .channels import Channel
 from .connection import Connection
 from .dialects import V1, Bare, Feed, Session, loads

@@ -13,7 +13,7 @@ import msgspec
 from .. import control
 from ..envelope import Envelope, Wrapper
 from ..exceptions import Closed, InboxClosed, InboxFull
-from ..inbox import Mailbox, Overflow
+from ..mailbox import Mailbox, Overflow
 from .dialects import checked, decoder, loads
 from .processors import encode
 from .stats import SubscriptionStats

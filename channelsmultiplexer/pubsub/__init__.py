@@ -9,19 +9,19 @@ from ..exceptions import (
     RedisUnavailable,
     SubscriptionIsClosed,
 )
-from .consumer import RedisListener, shared
-from .listening import Activation, Gap, Message
-from .multiplexer import Multiplexer
-from .promises import Promise, PromiseSubscription
-from .subscriptions import (
+from .callbacks import (
     ChannelSubscription,
     OnActivation,
     OnDisconnect,
     OnGap,
     OnMessage,
     PatternSubscription,
-    Subscription,
 )
+from .consumer import RedisListener, shared
+from .listening import Activation, Gap, Message
+from .multiplexer import Multiplexer
+from .promises import Promise, PromiseSubscription
+from .subscriptions import Subscription
 
 __all__ = [
     "Activation",

@@ -10,7 +10,6 @@ those take 760: most of what a subscription is.
 
 from __future__ import annotations
 
-import asyncio
 import collections
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from ..exceptions import SubscriptionIsClosed
 from .connection import MESSAGE_OVERHEAD
+from .dispatcher import Dispatcher
 from .registry import (
     CHANNEL,
     Item,
@@ -34,12 +34,10 @@ from .registry import (
 
 __all__ = [
     "Activation",
-    "Dispatcher",
     "Gap",
     "Listening",
     "Message",
     "Overflow",
-    "current_task",
 ]
 
 Overflow: TypeAlias = Literal["drop_oldest", "drop_newest"]
@@ -48,11 +46,6 @@ OVERFLOWS = get_args(Overflow)
 
 # What is left when all is read.
 NOTHING: Iterator[Item] = iter(())
-
-# Turns of the event loop for which those that are ready are put off while Redis sends
-# faster than we read. Each reads up to 64 kB. To wake a task costs as much as all else
-# that is done for four messages.
-TURNS = 7
 
 # What part of its limit is taken from an inbox at once, and not counted any more.
 SHARE = 8
@@ -90,71 +83,6 @@ class Activation:
     """
 
     name: bytes
-
-
-class Dispatcher:
-    """
-    Has what came read, in the event loop's next turn: by callbacks, or by iterators.
-
-    Args:
-        is_more_there: If Redis has sent more than was read. Then it is read first, a
-            few times, so that those that are ready have more to read in one go.
-    """
-
-    def __init__(self, is_more_there: Callable[[], bool]) -> None:
-        self._is_more_there = is_more_there
-        # How often those that are ready were put off.
-        self._put_off = 0
-        # Those for whom something waits that nobody reads. schedule() is called
-        # before the first is added.
-        self.ready: list[Listening] = []
-        # The tasks of those whose callback has to be awaited.
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def schedule(self) -> None:
-        """
-        Let those that are ready read, soon.
-        """
-        asyncio.get_running_loop().call_soon(self._run)
-
-    def own(self, task: asyncio.Task[None]) -> None:
-        """
-        See to the end of a task that awaits a callback.
-        """
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def close(self) -> None:
-        """
-        Cancel all callbacks, save the one that asks for it.
-        """
-        for task in self._tasks:
-            if task is not current_task():
-                task.cancel()
-
-    async def aclose(self) -> None:
-        """
-        Cancel all callbacks, and await their end.
-        """
-        self.close()
-        others = self._tasks - {current_task()}
-        await asyncio.gather(*others, return_exceptions=True)
-
-    def _run(self) -> None:
-        if self._put_off < TURNS and self._is_more_there():
-            self._put_off += 1
-            self.schedule()
-            return
-        self._put_off = 0
-        ready = iter(self.ready)
-        self.ready = []
-        try:
-            for subscription in ready:
-                subscription.read()
-        finally:
-            # KeyboardInterrupt: those who are left are not to suffer from it.
-            for subscription in ready:
-                subscription.wake()
 
 
 class Listening:
@@ -391,13 +319,3 @@ def _dropped(item: Item) -> int:
     """Return how many messages a gap says were dropped; 0 for what isn't one."""
     event = item[1]
     return (event.dropped or 0) if isinstance(event, Gap) else 0
-
-
-def current_task() -> asyncio.Task[Any] | None:
-    """
-    Return the running task, if there is one.
-    """
-    try:
-        return asyncio.current_task()
-    except RuntimeError:
-        return None

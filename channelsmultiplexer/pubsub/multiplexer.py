@@ -8,24 +8,24 @@ import asyncio
 import contextlib
 import ssl as _ssl
 from collections.abc import Callable, Iterable, Iterator
-from types import TracebackType
 from typing import Any, TypeVar
 
 from .. import backoff as _backoff
 from .address import Address, Location
-from .link import Link
-from .listening import Dispatcher, Gap, Listening, Overflow
-from .promises import PromiseSubscription
-from .registry import Name, encoded, several
-from .subscriptions import (
+from .callbacks import (
     ChannelSubscription,
     OnActivation,
     OnDisconnect,
     OnGap,
     OnMessage,
     PatternSubscription,
-    Subscription,
 )
+from .dispatcher import Dispatcher
+from .link import Link
+from .listening import Gap, Listening, Overflow
+from .promises import PromiseSubscription
+from .registry import Name, encoded, several
+from .subscriptions import Subscription
 
 __all__ = ["Multiplexer"]
 
@@ -114,12 +114,7 @@ class Multiplexer:
             raise
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
 
     async def connect(self) -> None:
