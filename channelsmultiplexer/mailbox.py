@@ -173,40 +173,46 @@ class Mailbox(Generic[T]):
 
     # The reader
 
-    async def wait(self, timeout: float | None = None) -> None:
+    def arrival(self) -> asyncio.Future[None]:
         """
-        Return once there is an item.
+        Return what the reader awaits where there is no item. Then it looks again.
 
         Canceling it loses nothing.
 
         Raises:
-            TimeoutError: After *timeout* seconds.
-            InboxClosed: If there never will be: or what :meth:`close` was given.
+            InboxClosed: If there never will be one: or what :meth:`close` was given.
             RuntimeError: If another reader waits.
         """
-        if self.items:
-            return
+        if self.closed:
+            raise self._ending or InboxClosed()
+        if self.getter is not None and not self.getter.done():
+            raise RuntimeError("another task is reading this already")
+        self.getter = getter = asyncio.get_running_loop().create_future()
+        return getter
+
+    async def wait(self, timeout: float | None = None) -> None:
+        """
+        Return once there is an item.
+
+        Canceling it loses nothing. Raises what :meth:`arrival` does, too.
+
+        Raises:
+            TimeoutError: After *timeout* seconds.
+        """
         loop = asyncio.get_running_loop()
         until = None if timeout is None else loop.time() + timeout
         # Whoever came between the waking and this may have taken what came.
-        while True:
-            if self.closed:
-                raise self._ending or InboxClosed()
-            if self.getter is not None and not self.getter.done():
-                raise RuntimeError("another task is reading this already")
-            self.getter = getter = loop.create_future()
+        while not self.items:
+            getter = self.arrival()
             # No asyncio.wait_for(): before Python 3.12 it can swallow a cancellation.
             timer = until is not None and loop.call_at(until, self.wake)
             try:
                 await getter
             finally:
-                if self.getter is getter:
-                    self.getter = None
                 if timer:
                     timer.cancel()
-            if self.items:
-                return
-            if until is not None and not self.closed and loop.time() >= until:
+            is_late = until is not None and loop.time() >= until
+            if is_late and not self.items and not self.closed:
                 raise TimeoutError(f"nothing came in {timeout} s")
 
     async def get(self, timeout: float | None = None) -> T:

@@ -84,9 +84,9 @@ class Subscription(Generic[T]):
     async def __anext__(self) -> T:
         items = self._items
         while True:
-            if not items:
+            while not items:
                 try:
-                    await self.mailbox.wait()
+                    await self.mailbox.arrival()
                 except InboxClosed:
                     raise StopAsyncIteration from None
                 except InboxFull:
