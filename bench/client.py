@@ -69,15 +69,15 @@ async def flood(reader, writer):
         f"Connection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n".encode()
     )
     chunks = encode(channels, messages)
-    # The client says when its channels are subscribed.
-    await reader.read(2)
+    # The client says "go" when its channels are subscribed: RFC 6455, 5.2, masked.
+    await reader.readexactly(8)
     for chunk in chunks:
         writer.write(chunk)
         await writer.drain()
     with contextlib.suppress(ConnectionError):
         await writer.drain()
-        while await reader.read(65536):
-            pass
+        # It closes, and would wait for an answer to that.
+        await reader.read(1)
     writer.close()
 
 
