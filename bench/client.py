@@ -64,11 +64,11 @@ async def flood(reader, writer):
     key = names["sec-websocket-key"]
     guid = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
     accept = base64.b64encode(hashlib.sha1((key + guid).encode()).digest()).decode()
+    chunks = encode(channels, messages)
     writer.write(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
         f"Connection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n".encode()
     )
-    chunks = encode(channels, messages)
     # The client says "go" when its channels are subscribed: RFC 6455, 5.2, masked.
     await reader.readexactly(8)
     for chunk in chunks:

@@ -5,7 +5,6 @@ Who wants what, and where each message goes.
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import Callable, Hashable
 from time import monotonic
 from typing import Any
@@ -268,13 +267,14 @@ class Router:
 
     async def _pump(self, link: Link, requests: Requests) -> None:
         """Route what comes, until the link ends."""
-        recv = functools.partial(link.websocket.recv, False if self._raw else None)
-        session, raw = requests.session, self._raw
+        recv, session, raw = link.websocket.recv, requests.session, self._raw
+        # Else text is text.
+        decoding = False if raw else None
         decode, kind, routes = session.decode, session.kind, session.routes
         # Any message may be the answer to one of these.
         unanswered = requests.pending if self.ack else {}
         while True:
-            frame = await recv()
+            frame = await recv(decoding)
             link.received_at = monotonic()
             self.received += 1
             # What is usual, in as few steps as can be; all else below.
