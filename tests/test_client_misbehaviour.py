@@ -41,7 +41,7 @@ async def test_comes_back(code, transport):
         assert await client.receive(PATIENCE) == "again"
 
 
-@pytest.mark.parametrize("code", [1008, 4401, 4403])
+@pytest.mark.parametrize("code", [1008, 4400, 4401, 4403, 4404])
 async def test_fatal_code(code, transport):
     """A code that says the same next time ends it, with code and reason (J6, J9)."""
     async with Feed() as feed, connection(feed, transport=transport) as client:

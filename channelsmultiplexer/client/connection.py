@@ -38,6 +38,11 @@ class Connection:
     By itself it carries frames, and :class:`.Multiplex` takes them apart. It serves
     once: after :meth:`close` make another.
 
+    What would be the same next time ends it for good: the close codes 1008, 4400,
+    4401, 4403 and 4404, a handshake that is answered with a status below 500 other
+    than 408, 425 and 429, a certificate that doesn't verify. All else is a loss, a
+    server's 1000 and 1001 too; ``Retry-After`` is heeded.
+
     Args:
         uri: Where to, or a function, or coroutine function, that is asked at each
             attempt. If it raises, the first attempt fails; after that it is asked

@@ -348,8 +348,10 @@ class Multiplex(Generic[T]):
         """
         Open a stream to an application of our own server.
 
-        Cancels as :meth:`subscribe`, which has the other arguments. In bare it returns
-        at once before :meth:`connect`, as that does; v1 waits for the server's answer.
+        Cancels as :meth:`subscribe`, which has the other arguments. v1 waits for the
+        server's answer. In bare all applications run once there is a connection: it
+        returns at once before :meth:`connect`, and then nothing is missed; what came
+        for a stream before it was opened is unrouted, and no more than counted.
 
         Args:
             path: In the dialect v1 the application's name and what follows it, a
