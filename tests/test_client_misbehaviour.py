@@ -241,6 +241,26 @@ async def test_garbage_handshake():
     await server.wait_closed()
 
 
+async def test_handshake_ends_early(transport):
+    """A server that closes in the middle of a handshake is tried again."""
+
+    async def hang_up(reader, writer):
+        writer.close()
+        attempts.release()
+
+    attempts = asyncio.Semaphore(0)
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    client = Connection(f"ws://127.0.0.1:{port}/", delays=at_once, transport=transport)
+    connecting = asyncio.ensure_future(client.connect(PATIENCE))
+    for _ in range(3):
+        await within(attempts.acquire())
+    await client.close()
+    server.close()
+    await asyncio.wait({connecting})
+    assert isinstance(connecting.exception(), Closed)
+
+
 async def test_invalid_frames(transport):
     """Bytes that are no WebSocket frame are a loss."""
     async with Feed() as feed, connection(feed, transport=transport) as client:
