@@ -14,6 +14,7 @@ import pytest
 from channelsmultiplexer.client import Closed, Connection, Multiplex, State
 from feed import PATIENCE, Feed, at_once, connection, never, next_event, within
 from feed import subscribe as subscribe_msg
+from guard import blocked
 
 EXTRAS = {"websockets": "client", "picows": "fast"}
 
@@ -139,6 +140,55 @@ async def test_callback_is_cancelled(which, transport):
             event = await within(next_event(events, "error"))
             assert "canceled" in str(event.error)
             await within(next_event(events, "connected"))
+
+
+@pytest.mark.parametrize("which", ["uri", "headers", "on_connect", "renew_after"])
+async def test_callback_raises_cancellation(which):
+    """A function that isn't awaited, and says that it was canceled, has failed."""
+
+    def ask(*link):
+        asked.append(True)
+        if len(asked) == (1 if which == "renew_after" else 2):
+            raise asyncio.CancelledError
+        return answers.get(which) or asyncio.sleep(0)
+
+    asked = []
+    async with Feed() as feed:
+        answers = {"uri": feed.url, "headers": {"X": "1"}}
+        options = {"uri": feed.url, "delays": at_once, "overlap": 0.05, which: ask}
+        async with Connection(**options) as client:
+            events = client.events()
+            if which != "renew_after":
+                await feed.sockets[0].close(1012)
+            event = await within(next_event(events, "error"))
+            assert "canceled" in str(event.error)
+            await within(next_event(events, "connected"))
+
+
+async def test_listener_raises_cancellation(caplog):
+    """A callback for events that says it was canceled is logged, as any error."""
+    async with Feed() as feed, connection(feed) as client:
+        client.on("disconnected", raising(asyncio.CancelledError("mine")))
+        await feed.sockets[0].close(1012)
+        await (await feed.socket(1)).send("again")
+        assert await client.receive(PATIENCE) == "again"
+    assert "A callback for 'disconnected' raised" in caplog.text
+
+
+async def test_cancelled_by_another(transport):
+    """A connection whose tasks are canceled, not by close(), ends, and says so."""
+    async with Feed() as feed:
+        client = connection(feed, transport=transport)
+        before = asyncio.all_tasks()
+        await client.connect()
+        receiving = await blocked(client.receive())
+        for task in asyncio.all_tasks() - before - {receiving}:
+            if "_supervise" in repr(task):
+                task.cancel()
+        with pytest.raises(Closed, match="CancelledError"):
+            await within(receiving)
+        assert client.state is State.CLOSED
+        await within(feed.sockets[0].wait_closed())
 
 
 @pytest.mark.parametrize("by", ["connection", "multiplex"])

@@ -4,6 +4,7 @@ What happens to a connection, for those who want to know.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import weakref
@@ -76,8 +77,9 @@ class Events:
             if name == event.name:
                 try:
                     callback(event)
-                # A listener's bug is no reason to lose the connection.
-                except Exception:
+                # A listener's bug is no reason to lose the connection. It isn't we who
+                # were canceled: nothing here waits.
+                except (Exception, asyncio.CancelledError):
                     logger.exception("A callback for %r raised", name)
         for listener in self._listeners:
             listener.mailbox.put_nowait(event)

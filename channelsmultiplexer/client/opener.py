@@ -109,9 +109,14 @@ class Opener:
         """See that a link is of use, and let on_connect have it."""
         if self.required not in (None, link.websocket.subprotocol):
             raise Closed(1002, f"the server doesn't speak {self.required}")
-        if self._on_connect is None:
+        on_connect = self._on_connect
+        if on_connect is None:
             return
-        task = asyncio.ensure_future(outcome(self._on_connect(link)))
+
+        async def greet() -> None:
+            await on_connect(link)
+
+        task = asyncio.ensure_future(outcome(greet()))
         try:
             timeout = self._options["open_timeout"]
             done, _ = await asyncio.wait({task}, timeout=timeout)
@@ -128,9 +133,14 @@ class Opener:
 
 async def _answer(value: Any) -> Any:
     """Return *value*, or what it returns if it is a function."""
-    try:
+
+    async def ask() -> Any:
         answer = value() if callable(value) else value
-        return await outcome(answer) if inspect.isawaitable(answer) else answer
+        return await answer if inspect.isawaitable(answer) else answer
+
+    try:
+        # A function that isn't awaited can raise that it was canceled, too.
+        return await outcome(ask())
     except Exception as error:
         raise CallbackError(error) from error
 

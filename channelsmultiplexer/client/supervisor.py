@@ -168,13 +168,18 @@ class Supervisor:
                 link = await self._keep(link)
         except Closed as closed:
             error = closed
-        # A bug, of ours or of a callback; those who wait must hear of it.
-        except Exception as bug:
+        # A bug, of ours or of a callback; those who wait must hear of it. So they must
+        # if we are canceled: only close() sees to the rest itself.
+        except (Exception, asyncio.CancelledError) as bug:
+            if self._closing is not None and isinstance(bug, asyncio.CancelledError):
+                raise
             error = Closed(1006, f"{type(bug).__name__}: {bug}")
             error.__cause__ = bug
-        for link in list(self._links):
-            await self._drop(link)
-        self._end(error)
+        try:
+            for link in list(self._links):
+                await self._drop(link)
+        finally:
+            self._end(error)
 
     async def _establish(self) -> Link:
         """Return a link to send on, however many attempts it takes."""
@@ -320,10 +325,14 @@ class Supervisor:
 
     async def _due(self) -> None:
         """Return when a link is to be renewed."""
-        if callable(self._renew_after):
-            await outcome(self._renew_after())
-        else:
-            await asyncio.sleep(self._renew_after or 0)
+        renew_after = self._renew_after
+        if not callable(renew_after):
+            return await asyncio.sleep(renew_after or 0)
+
+        async def ask() -> None:
+            await renew_after()
+
+        await outcome(ask())
 
     async def _replace(self, old: Link) -> Link:
         """Return a link that has taken over from *old*, or raise why none could."""
