@@ -90,6 +90,21 @@ async def test_retry_after_date():
         assert 3500 < event.delay <= 3600
 
 
+@pytest.mark.parametrize(
+    ("values", "seconds"),
+    [(["1", "77", "soon"], 77), (["inf"], 0), (["inf", "nan", "5"], 5), (["-1"], 0)],
+)
+async def test_retry_after_odd(values, seconds, transport):
+    """Of several Retry-After headers the greatest finite one counts."""
+    async with Feed() as feed, connection(feed, transport=transport) as client:
+        events = client.events()
+        feed.answers = [(503, [("Retry-After", value) for value in values])]
+        await feed.sockets[0].close(1012)
+        await within(next_event(events, "retrying"))
+        event = await within(next_event(events, "retrying"))
+        assert event.delay == seconds
+
+
 @pytest.mark.parametrize("code", [1000, 1011])
 async def test_accepts_and_closes(code, transport):
     """A server that accepts and closes isn't called without pause (J8)."""

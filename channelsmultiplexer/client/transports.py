@@ -12,6 +12,7 @@ import asyncio
 import functools
 import importlib
 import inspect
+import math
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -117,7 +118,8 @@ class Transport:
             status = error.response.status_code
             closed = Closed(1006, f"the server answered with HTTP {status}")
             final = status < 500 and status not in RETRIED_STATUSES
-            after = _retry_after(error.response.headers.get("Retry-After", ""))
+            values = _values(error.response.headers, "Retry-After")
+            after = max(map(_seconds, values), default=0.0)
         else:
             closed = Closed(1006, f"{type(error).__name__}: {error}")
             # asyncio has a TimeoutError of its own before Python 3.11.
@@ -219,13 +221,23 @@ def _telling(connect: Callable[..., Any]) -> Callable[..., Any]:
     return telling
 
 
-def _retry_after(value: str) -> float:
-    """Return the seconds that a Retry-After header asks for."""
+def _values(headers: Any, name: str) -> list[str]:
+    """Return what all headers of that name say."""
+    # What picows has is a multidict.
+    every = getattr(headers, "get_all", None) or headers.getall
     try:
-        return max(0.0, float(value))
+        return list(every(name))
+    except KeyError:
+        return []
+
+
+def _seconds(value: str) -> float:
+    """Return the seconds that a Retry-After header asks for, 0 if none can be had."""
+    try:
+        seconds = float(value)
     except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time())
-    except (TypeError, ValueError):
-        return 0.0
+        try:
+            seconds = parsedate_to_datetime(value).timestamp() - time()
+        except (TypeError, ValueError, OverflowError):
+            return 0.0
+    return max(0.0, seconds) if math.isfinite(seconds) else 0.0
