@@ -245,6 +245,19 @@ async def test_bare_no_opening(bare, path, subprotocols):
         await bare.open(path, subprotocols=subprotocols)
 
 
+@pytest.mark.parametrize("stream", ['{"a":1}', "[1]", "5"])
+async def test_bare_error_of_no_stream(stream, transport):
+    """In bare an error whose stream is no text is of no stream, and ends nothing."""
+    async with Feed() as feed:
+        mux = Multiplex(feed.url, dialect="bare", transport=transport)
+        async with mux, await mux.open("a") as a:
+            error = f'{{"code":"unknown-stream","message":"m","stream":{stream}}}'
+            await feed.sockets[0].send(f'{{"error":{error}}}')
+            await feed.sockets[0].send('{"stream":"a","payload":1}')
+            assert await a.recv(PATIENCE) == 1
+            assert mux.connection.connections == 1
+
+
 async def test_bare_ended(bare):
     """In bare a stream that has ended says so when something is sent to it."""
     closes = await bare.open("closes")

@@ -177,7 +177,9 @@ class _BareSession(Session):
             content = loads(frame)
             match content:
                 case {"error": {"code": str(code), "message": str(message)} as error}:
-                    return control.Error(error.get("stream"), code, message)
+                    stream = error.get("stream")
+                    stream = stream if isinstance(stream, str) else None
+                    return control.Error(stream, code, message)
             raise
 
     def begin(self, channels: Sequence[Any]) -> list[Any]:
