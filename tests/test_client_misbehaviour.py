@@ -146,6 +146,21 @@ async def test_vanished(transport):
         await feed.socket(1)
 
 
+async def test_closes_and_stays(transport):
+    """A server that closes, and doesn't hang up, is a loss with its code."""
+    options = {"heartbeat": None, "close_timeout": 0.05}
+    async with (
+        Feed() as feed,
+        connection(feed, transport=transport, **options) as client,
+    ):
+        events = client.events()
+        # It doesn't see the answer, at which it would hang up.
+        feed.sockets[0].transport.pause_reading()
+        feed.sockets[0].transport.write(b"\x88\x02\x03\xf4")
+        assert (await within(next_event(events, "disconnected"))).code == 1012
+        await feed.socket(1)
+
+
 async def test_half_a_frame(transport):
     """A link that breaks in the middle of a message is a loss, and that is lost."""
     async with Feed() as feed, connection(feed, transport=transport) as client:

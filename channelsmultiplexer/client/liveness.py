@@ -10,9 +10,9 @@ from time import monotonic
 from typing import Any
 
 from .link import Link
-from .transports import drop, unsent
+from .transports import drop, is_open, unsent
 
-__all__ = ["watch_end", "watch_pongs", "watch_silence", "watched"]
+__all__ = ["watch_closing", "watch_end", "watch_pongs", "watch_silence", "watched"]
 
 
 async def watched(
@@ -36,6 +36,19 @@ async def watch_end(link: Link) -> None:
     """
     await link.websocket.wait_closed()
     link.end()
+
+
+async def watch_closing(link: Link, timeout: float) -> None:
+    """
+    Drop a link whose other end has closed it, and in *timeout* seconds hasn't gone.
+
+    Nothing tells of the closing: a reader of websockets waits until the network's
+    connection ends, however long. So it may take twice as long.
+    """
+    while is_open(link.websocket):  # noqa: ASYNC110 (no event to be had)
+        await asyncio.sleep(timeout)
+    await asyncio.sleep(timeout)
+    await drop(link.websocket)
 
 
 async def watch_silence(link: Link, timeout: float) -> None:

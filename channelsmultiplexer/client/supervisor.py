@@ -19,7 +19,13 @@ from time import monotonic
 from ..exceptions import Closed
 from .events import Event, Events
 from .link import Link, Standing
-from .liveness import watch_end, watch_pongs, watch_silence, watched
+from .liveness import (
+    watch_closing,
+    watch_end,
+    watch_pongs,
+    watch_silence,
+    watched,
+)
 from .processors import in_callback, outcome
 from .renewal import Overlap
 from .transports import NORMAL, CallbackError, Transport, abort, drop
@@ -226,6 +232,8 @@ class Supervisor:
     async def _run(self, link: Link) -> None:
         """Serve a link until it ends."""
         watches = [watch_end(link)]
+        if self._close_timeout is not None:
+            watches.append(watch_closing(link, self._close_timeout))
         if self._heartbeat is not None:
             watches.append(watch_pongs(link, *self._heartbeat))
         if self._message_timeout is not None:
