@@ -325,3 +325,35 @@ async def test_callbacks():
         assert heard == ["connected", "connected"]
         await client.close()
         assert [e.name async for e in events] == ["gap", "closed"]
+
+
+async def test_memory_iteration():
+    """The server's end in memory is iterated over as that of websockets is."""
+    server = MemoryServer()
+    async with Connection("ws://test", transport=server.connect) as client:
+        websocket = await server.accept(PATIENCE)
+        await client.send("a")
+        await client.send(b"b")
+    assert [message async for message in websocket] == ["a", b"b"]
+
+
+@pytest.mark.parametrize("message", [{"a": 1}, None, 5])
+async def test_memory_message(message):
+    """What is no message is refused by the end in memory that sends it."""
+    server = MemoryServer()
+    async with Connection("ws://test", transport=server.connect) as client:
+        websocket = await server.accept(PATIENCE)
+        with pytest.raises(TypeError, match="expected text or bytes, got"):
+            await websocket.send(message)
+        await websocket.send("good")
+        assert await client.receive(PATIENCE) == "good"
+
+
+async def test_memory_option():
+    """An option that no transport has is refused in memory, too."""
+    options = {"transport": MemoryServer().connect, "max_size": None}
+    async with Connection("ws://test", **options):
+        pass
+    client = Connection("ws://test", **options, max_sise=1)
+    with pytest.raises(Closed, match="TypeError: there is no option 'max_sise'"):
+        await within(client.connect())

@@ -5,9 +5,13 @@ A server in the same process, without a network: for the tests of those who use 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import inspect
 import types
+from collections.abc import AsyncIterator
 from typing import Any
 
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK
 from websockets.frames import Close
 
@@ -16,6 +20,9 @@ from ..mailbox import Mailbox
 __all__ = ["MemoryServer", "MemoryWebSocket"]
 
 OPEN, CLOSED = 1, 3
+
+# What a client may ask for; most of it means nothing without a network.
+OPTIONS = frozenset(inspect.signature(connect).parameters) | {"ssl"}
 
 
 class MemoryWebSocket:
@@ -51,10 +58,27 @@ class MemoryWebSocket:
             return frame.encode()
         return frame
 
+    async def __aiter__(self) -> AsyncIterator[str | bytes]:
+        """
+        Iterate over the messages. Ends when it is closed normally.
+
+        Raises:
+            ConnectionClosedError: If it is closed otherwise.
+        """
+        with contextlib.suppress(ConnectionClosedOK):
+            while True:
+                yield await self.recv()
+
     async def send(self, data: str | bytes) -> None:
         """
         Send a message.
+
+        Raises:
+            TypeError: If it is neither text nor bytes.
+            ConnectionClosed: If the connection is closed.
         """
+        if not isinstance(data, str | bytes):
+            raise TypeError(f"expected text or bytes, got {type(data).__name__}")
         if self.state == CLOSED:
             raise ConnectionClosedError(None, None)
         self.peer._frames.put_nowait(data)
@@ -119,7 +143,16 @@ class MemoryServer:
     async def connect(self, uri: str, **options: Any) -> MemoryWebSocket:
         """
         Connect, as a transport of a client does.
+
+        Args:
+            options: Those of websockets' ``connect``.
+
+        Raises:
+            TypeError: If there is no such option.
         """
+        unknown = options.keys() - OPTIONS
+        if unknown:
+            raise TypeError(f"there is no option {min(unknown)!r}")
         ours, theirs = MemoryWebSocket(), MemoryWebSocket()
         ours.peer, theirs.peer = theirs, ours
         theirs.uri, theirs.headers = uri, options.get("additional_headers")
