@@ -141,6 +141,18 @@ async def test_rate_limit():
         assert feed.got[0].qsize() == 1
 
 
+async def test_close_while_limited():
+    """Close ends a send and a ping that wait for the rate."""
+    limits = [RateLimit("default", 1, 3600)]
+    async with Feed() as feed, connection(feed, limits=limits) as client:
+        await client.send("1")
+        waiting = [await blocked(more) for more in (client.send("2"), client.ping())]
+        await within(client.close())
+        for task in waiting:
+            with pytest.raises(Closed, match="1000"):
+                await within(task)
+
+
 async def test_ping(transport):
     """Ping returns the seconds to the server and back, and keeps its temper."""
     async with (

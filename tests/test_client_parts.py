@@ -93,6 +93,26 @@ async def test_limits_take_turns():
     assert order == list(range(5))
 
 
+async def test_closed_limits():
+    """Closing lets all go on who wait for a limit, and who would."""
+    limits = Limiter([RateLimit("default", 1, 3600)])
+    await limits.acquire()
+    waiting = [await blocked(limits.acquire()) for _ in range(3)]
+    limits.close()
+    await soon(asyncio.gather(*waiting))
+    await soon(limits.acquire())
+
+
+async def test_cancelled_limit():
+    """Cancelling who waits for a limit leaves no task behind."""
+    limits = Limiter([RateLimit("default", 1, 3600)])
+    await limits.acquire()
+    waiting = await blocked(limits.acquire())
+    waiting.cancel()
+    await asyncio.wait({waiting})
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
 async def test_unknown_limit():
     """A send can't fall under a limit that there isn't, but for the default."""
     limits, clock = limiter()

@@ -190,7 +190,7 @@ class Connection:
             lambda link, lost: self.on_promotion(link, lost),
             self.transport,
             self._events,
-            lambda error: self.on_end(error),
+            self._ended,
             self._options["close_timeout"],
             open_timeout=open_timeout,
             delays=delays,
@@ -443,6 +443,11 @@ class Connection:
             except Exception as error:
                 self.emit(Event("error", error=error))
             link.is_held = False
+
+    def _ended(self, error: Closed | None) -> None:
+        """Wake who waits, for the rate too; they see that it is over."""
+        self.limiter.close()
+        self.on_end(error)
 
     def _promoted(self, link: Link, lost: bool) -> None:
         if lost:

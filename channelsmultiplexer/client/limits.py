@@ -65,6 +65,9 @@ class Limiter:
         self._takes: dict[str, list[tuple[_Window, float]]] = {}
         # Those under one limit go in the order in which they came.
         self._turns: dict[str, asyncio.Lock] = {}
+        # Those who wait for room: one for each limit at the most.
+        self._sleeping: set[asyncio.Future[object]] = set()
+        self._is_closed = False
         for limit in limits:
             takes = [(limit.id, limit.weight), *limit.linked]
             for name, weight in takes:
@@ -79,8 +82,8 @@ class Limiter:
         """
         Wait until a send under the limit *id* is allowed, and count it.
 
-        It sleeps until the very time at which there is room. Canceling it counts
-        nothing.
+        It sleeps until the very time at which there is room, or until :meth:`close`:
+        then look if there is still something to send on. Canceling it counts nothing.
 
         Raises:
             ValueError: If there is no such limit. ``"default"`` needn't be there.
@@ -93,13 +96,32 @@ class Limiter:
         clock = self._clock or asyncio.get_running_loop().time
         async with self._turns[id]:
             # Again after each sleep: another limit's sends may share a window.
-            while delay := max(
-                window.delay(weight, clock()) for window, weight in takes
+            while not self._is_closed and (
+                delay := max(window.delay(weight, clock()) for window, weight in takes)
             ):
-                await self._sleep(delay)
+                await self._pause(delay)
             now = clock()
             for window, weight in takes:
                 window.use(weight, now)
+
+    def close(self) -> None:
+        """
+        Let all go on who wait, now and later: nothing will be sent any more.
+        """
+        self._is_closed = True
+        for sleeping in self._sleeping:
+            sleeping.cancel()
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep, unless close() ends that."""
+        sleeping = asyncio.ensure_future(self._sleep(seconds))
+        self._sleeping.add(sleeping)
+        try:
+            await asyncio.wait({sleeping})
+        finally:
+            self._sleeping.discard(sleeping)
+            sleeping.cancel()
+            await asyncio.wait({sleeping})
 
 
 class _Window:
