@@ -141,6 +141,21 @@ async def test_rate_limit():
         assert feed.got[0].qsize() == 1
 
 
+async def test_rate_limit_after_an_outage():
+    """A ping takes no room while there is no link to send it on."""
+    options = {
+        "limits": [RateLimit("default", 1, 3600)],
+        "delays": lambda: iter([3600]),
+    }
+    async with Feed() as feed, connection(feed, **options) as client:
+        events = client.events()
+        client.websocket.transport.abort()
+        await within(next_event(events, "disconnected"))
+        pinging = await blocked(client.ping())
+        await within(client.limiter.acquire())
+        pinging.cancel()
+
+
 async def test_close_while_limited():
     """Close ends a send and a ping that wait for the rate."""
     limits = [RateLimit("default", 1, 3600)]

@@ -282,12 +282,8 @@ class Connection:
         """
         await self._connected()
         data = await self.processors.frame(message, auth)
-        while True:
-            await self._connected()
-            await self.limiter.acquire(limit)
-            link = self._supervisor.link
-            if link is not None and is_open(link.websocket):
-                return await link.write(data)
+        link = await self._allowed(limit)
+        await link.write(data)
 
     async def receive(self, timeout: float | None = None) -> Any:
         """
@@ -328,8 +324,7 @@ class Connection:
             TimeoutError: If that takes longer than *timeout*.
             ConnectionError: If the link is lost meanwhile.
         """
-        await self.limiter.acquire()
-        link = await self._connected()
+        link = await self._allowed(DEFAULT)
         closed = self.transport.exceptions.ConnectionClosed
         try:
             pong = asyncio.ensure_future(await link.websocket.ping())
@@ -425,6 +420,16 @@ class Connection:
                 raise self.ending()
             else:
                 await supervisor.up.wait()
+
+    async def _allowed(self, limit: str) -> Link:
+        """Return a link that can send, once there is one and the rate allows it."""
+        while True:
+            # First: what is allowed now and sent after an outage breaks the limit.
+            await self._connected()
+            await self.limiter.acquire(limit)
+            link = self._supervisor.link
+            if link is not None and is_open(link.websocket):
+                return link
 
     async def _receive_all(self, link: Link) -> None:
         """Serve a link for receive()."""
