@@ -180,12 +180,42 @@ async def test_ping(transport):
             await client.ping(0.01)
 
 
+async def test_ping_without_a_link():
+    """Ping keeps its timeout while there is no link, and for the next one's rate."""
+    limits = [RateLimit("default", 1, 3600)]
+    options = {"limits": limits, "delays": lambda: iter([3600])}
+    async with Feed() as feed, connection(feed, **options) as client:
+        await client.send("1")
+        with pytest.raises(TimeoutError, match="no pong"):
+            await within(client.ping(0.01))
+        events = client.events()
+        client.websocket.transport.abort()
+        await within(next_event(events, "disconnected"))
+        with pytest.raises(TimeoutError, match="no pong"):
+            await within(client.ping(0.01))
+
+
+async def test_ping_blocked():
+    """Ping keeps its timeout, and leaves no task, while the network takes nothing."""
+    options = {"compression": None, "close_timeout": 0.05}
+    async with Feed() as feed, connection(feed, **options) as client:
+        feed.sockets[0].transport.pause_reading()
+        sending = await blocked(client.send(b"x" * 50_000_000))
+        before = asyncio.all_tasks()
+        with pytest.raises(TimeoutError, match="no pong"):
+            await within(client.ping(0.01))
+        pinging = await blocked(client.ping())
+        pinging.cancel()
+        await asyncio.wait({pinging})
+        assert asyncio.all_tasks() == before
+        sending.cancel()
+
+
 async def test_ping_lost():
     """Ping raises if the link is lost before the pong."""
     async with Feed() as feed, connection(feed) as client:
         feed.sockets[0].transport.pause_reading()
-        pinging = asyncio.ensure_future(client.ping())
-        await asyncio.sleep(0)  # Let it send.
+        pinging = await blocked(client.ping())
         client.websocket.transport.abort()
         with pytest.raises(ConnectionError, match="before the pong"):
             await within(pinging)

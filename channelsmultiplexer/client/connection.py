@@ -320,21 +320,24 @@ class Connection:
         """
         Return the seconds to the server and back.
 
+        It waits for a link, and for the rate, as :meth:`send` does. Canceling it may
+        or may not have pinged.
+
         Raises:
-            TimeoutError: If that takes longer than *timeout*.
-            ConnectionError: If the link is lost meanwhile.
+            TimeoutError: If all that takes longer than *timeout*.
+            ConnectionError: If the link is lost before the pong.
+            Closed: If the connection has ended.
+            RuntimeError: Before :meth:`connect`, and in *on_connect*.
         """
-        link = await self._allowed(DEFAULT)
-        closed = self.transport.exceptions.ConnectionClosed
+        pinging = asyncio.create_task(self._ping())
         try:
-            pong = asyncio.ensure_future(await link.websocket.ping())
-            done, _ = await asyncio.wait({pong}, timeout=timeout)
-            if not done:
-                pong.cancel()
-                raise TimeoutError(f"no pong in {timeout} s")
-            return float(pong.result())
-        except closed as error:
-            raise ConnectionError("the link was lost before the pong") from error
+            await asyncio.wait({pinging}, timeout=timeout)
+        finally:
+            pinging.cancel()
+            await asyncio.wait({pinging})
+        if pinging.cancelled():
+            raise TimeoutError(f"no pong in {timeout} s")
+        return pinging.result()
 
     def on(self, name: str, callback: Callable[[Event], object]) -> Callable[[], None]:
         """
@@ -430,6 +433,14 @@ class Connection:
             link = self._supervisor.link
             if link is not None and is_open(link.websocket):
                 return link
+
+    async def _ping(self) -> float:
+        """Return the seconds to the server and back, however many."""
+        link = await self._allowed(DEFAULT)
+        try:
+            return float(await (await link.websocket.ping()))
+        except self.transport.exceptions.ConnectionClosed as error:
+            raise ConnectionError("the link was lost before the pong") from error
 
     async def _receive_all(self, link: Link) -> None:
         """Serve a link for receive()."""
