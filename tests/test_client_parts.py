@@ -93,6 +93,17 @@ async def test_limits_take_turns():
     assert order == list(range(5))
 
 
+async def test_fractional_weights():
+    """Weights add up to what they say, and nothing is left of them."""
+    whole = RateLimit("whole", 1, 1, linked=(("default", 0.3),))
+    limits, clock = limiter(RateLimit("default", 0.3, 1, weight=0.1), whole)
+    for _ in range(3):
+        await limits.acquire()
+    assert clock.sleeps == []
+    await limits.acquire("whole")
+    assert clock.now == 1
+
+
 async def test_closed_limits():
     """Closing lets all go on who wait for a limit, and who would."""
     limits = Limiter([RateLimit("default", 1, 3600)])

@@ -8,6 +8,7 @@ import asyncio
 import collections
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 __all__ = ["DEFAULT", "Limiter", "RateLimit"]
 
@@ -62,20 +63,21 @@ class Limiter:
         self._sleep = sleep
         self._windows = {limit.id: _Window(limit) for limit in limits}
         # What a send under each limit takes of which windows.
-        self._takes: dict[str, list[tuple[_Window, float]]] = {}
+        self._takes: dict[str, list[tuple[_Window, Fraction]]] = {}
         # Those under one limit go in the order in which they came.
         self._turns: dict[str, asyncio.Lock] = {}
         # Those who wait for room: one for each limit at the most.
         self._sleeping: set[asyncio.Future[object]] = set()
         self._is_closed = False
         for limit in limits:
-            takes = [(limit.id, limit.weight), *limit.linked]
-            for name, weight in takes:
+            self._takes[limit.id] = []
+            for name, weight in [(limit.id, limit.weight), *limit.linked]:
                 if name not in self._windows:
                     raise ValueError(f"{limit.id!r} is linked to {name!r}: no such id")
-                if weight > self._windows[name].limit.limit:
+                window, exact = self._windows[name], _exact(weight)
+                if exact > window.limit:
                     raise ValueError(f"a weight of {weight} is over {name!r}'s limit")
-            self._takes[limit.id] = [(self._windows[n], weight) for n, weight in takes]
+                self._takes[limit.id].append((window, exact))
             self._turns[limit.id] = asyncio.Lock()
 
     async def acquire(self, id: str = DEFAULT) -> None:  # noqa: A002 (the seed's word)
@@ -130,24 +132,31 @@ class _Window:
     """
 
     def __init__(self, limit: RateLimit) -> None:
-        self.limit = limit
+        self.limit = _exact(limit.limit)
+        self._interval = limit.interval
         # When how much was used, oldest first.
-        self._uses: collections.deque[tuple[float, float]] = collections.deque()
-        self._used = 0.0
+        self._uses: collections.deque[tuple[float, Fraction]] = collections.deque()
+        # Their sum: of floats it would drift, and what fits in would no longer.
+        self._used = Fraction(0)
 
-    def delay(self, weight: float, now: float) -> float:
+    def delay(self, weight: Fraction, now: float) -> float:
         """Return the seconds until *weight* fits in."""
-        while self._uses and self._uses[0][0] + self.limit.interval <= now:
+        while self._uses and self._uses[0][0] + self._interval <= now:
             self._used -= self._uses.popleft()[1]
-        room = self.limit.limit - self._used
+        room = self.limit - self._used
         if weight <= room:
             return 0.0
         for time, used in self._uses:
             room += used
             if weight <= room:
-                return time + self.limit.interval - now
+                return time + self._interval - now
         raise AssertionError("a weight over the limit is refused at construction")
 
-    def use(self, weight: float, now: float) -> None:
+    def use(self, weight: Fraction, now: float) -> None:
         self._uses.append((now, weight))
         self._used += weight
+
+
+def _exact(number: float) -> Fraction:
+    """Return the number as it is written: ten times 0.1 are 1."""
+    return Fraction(str(number))
