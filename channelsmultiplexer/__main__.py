@@ -174,6 +174,8 @@ async def look(options: argparse.Namespace) -> int:
             tasks[1].result()
         return 0
     finally:
+        # Afterwards it is closed, and nothing is subscribed to.
+        stats = mux.stats()
         # What comes from now on is for nobody.
         for stop in silence:
             stop()
@@ -182,7 +184,7 @@ async def look(options: argparse.Namespace) -> int:
         await asyncio.wait(tasks)
         await mux.close()
         if options.stats:
-            say(json.dumps(dataclasses.asdict(mux.stats())))
+            say(json.dumps(dataclasses.asdict(stats)))
 
 
 def tell(event: Event) -> None:

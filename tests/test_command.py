@@ -81,7 +81,9 @@ async def test_interrupt():
         arguments += ["--send", json.dumps(message)]
         code, lines, errors = await run(feed.url, *arguments, interrupt=True)
         assert (code, lines) == (0, [{"stream": "a", "payload": message}])
-        assert json.loads(errors)["received"] == 1
+        stats = json.loads(errors)
+        assert (stats["received"], stats["active_subscriptions"]) == (1, 1)
+        assert stats["connection_stats"]["state"] == "connected"
         await within(feed.sockets[0].wait_closed())
         assert feed.sockets[0].close_code == 1000
 
