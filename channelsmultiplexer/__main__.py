@@ -122,7 +122,7 @@ async def look(options: argparse.Namespace) -> int:
     Returns:
         0; 1 if a stream was refused.
     """
-    settings: dict[str, Any] = {"headers": dict(options.header)}
+    settings: dict[str, Any] = {"headers": options.header}
     if options.stream:
         settings["dialect"] = "bare" if options.bare else "v1"
     elif options.channel_key:
@@ -135,6 +135,9 @@ async def look(options: argparse.Namespace) -> int:
     async def show(name: str | None, messages: Any) -> None:
         nonlocal left
         async for message in messages:
+            # One of the others has printed the last.
+            if enough.is_set():
+                return
             if isinstance(message, bytes):
                 message = {"bytes": message.hex()}
             line = {"stream": name, "payload": message} if name else message
@@ -143,7 +146,6 @@ async def look(options: argparse.Namespace) -> int:
                 left -= 1
                 if left <= 0:
                     enough.set()
-                    return
 
     enough = asyncio.Event()
     # Before it is connected to: what the server sends first is printed, too.

@@ -111,6 +111,32 @@ async def test_header():
     assert lines == [origin]
 
 
+async def test_repeated_header():
+    """A header that is given twice goes out twice."""
+
+    async def greet(socket):
+        await socket.send(json.dumps(socket.request.headers.get_all("Cookie")))
+
+    async with Feed(greet) as feed:
+        cookies = ["--header", "Cookie: a=1", "--header", "Cookie: b=2"]
+        _, lines, _ = await run(feed.url, *cookies, "--count=1")
+    assert lines == [["a=1", "b=2"]]
+
+
+async def test_count():
+    """The count is that of all channels together."""
+
+    async def greet(socket):
+        for _ in range(3):
+            await socket.send('{"stream":"a"}')
+            await socket.send('{"stream":"b"}')
+
+    async with Feed(greet) as feed:
+        channels = ["--channel-key=stream", "--subscribe=a", "--subscribe=b"]
+        _, lines, _ = await run(feed.url, *channels, "--count=3")
+    assert len(lines) == 3
+
+
 async def test_cannot_connect():
     """It says where it couldn't connect to, and why, in a line."""
     async with Feed() as feed:

@@ -49,7 +49,8 @@ class Connection:
             again, as after a failed attempt, and an ``error`` event tells. To end
             the connection it raises :exc:`.Closed`.
 
-        headers: Of the handshake; a mapping or, likewise in all, a function.
+        headers: Of the handshake; a mapping or, likewise in all, a function. With
+            ``websockets`` also pairs, for a name that comes twice.
 
         subprotocols: What to offer.
 
