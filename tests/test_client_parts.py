@@ -143,6 +143,35 @@ def test_impossible_limit(limit):
         Limiter([limit])
 
 
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"interval": 0}, ValueError),
+        ({"interval": -1}, ValueError),
+        ({"interval": float("nan")}, ValueError),
+        ({"interval": "1"}, TypeError),
+        ({"limit": float("inf")}, ValueError),
+        ({"weight": -1}, ValueError),
+        ({"weight": None}, TypeError),
+        ({"linked": (("b", -1),)}, ValueError),
+        ({"linked": (("b", 1), ("b", 1))}, ValueError),
+        ({"linked": (("a", 1),)}, ValueError),
+        ({"id": "b"}, ValueError),
+    ],
+)
+def test_invalid_limit(changes, error):
+    """A limit that can't be meant is refused at construction."""
+    limit = RateLimit(**{"id": "a", "limit": 9, "interval": 1, **changes})
+    with pytest.raises(error, match="expected"):
+        Limiter([limit, RateLimit("b", 9, 1)])
+
+
+def test_not_a_limit():
+    """What is no limit is refused at construction."""
+    with pytest.raises(TypeError, match="expected a RateLimit"):
+        Limiter([(1, 1)])
+
+
 def test_filters_agree():
     """The index finds what the rule says, over random filters and messages."""
     chance = random.Random(2)

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import math
+import numbers
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -49,7 +51,9 @@ class Limiter:
         sleep: Waits for so many seconds.
 
     Raises:
-        ValueError: If a limit can never be kept, or is linked to one there isn't.
+        ValueError: If a limit can't be meant or can never be kept, or is linked to
+            one there isn't, to itself, or twice to one.
+        TypeError: If something isn't a limit, or isn't a number.
     """
 
     def __init__(
@@ -59,6 +63,11 @@ class Limiter:
         clock: Callable[[], float] | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
+        for limit in limits:
+            _check(limit)
+        ids = [limit.id for limit in limits]
+        if len(set(ids)) < len(ids):
+            raise ValueError(f"expected limits with an id each, got {ids}")
         self._clock = clock
         self._sleep = sleep
         self._windows = {limit.id: _Window(limit) for limit in limits}
@@ -155,6 +164,30 @@ class _Window:
     def use(self, weight: Fraction, now: float) -> None:
         self._uses.append((now, weight))
         self._used += weight
+
+
+def _check(limit: RateLimit) -> None:
+    """Raise if a limit by itself can't be meant."""
+    if not isinstance(limit, RateLimit):
+        raise TypeError(f"expected a RateLimit, got {limit!r}")
+    names = [limit.id, *(name for name, _ in limit.linked)]
+    if len(set(names)) < len(names):
+        raise ValueError(f"expected links of {limit.id!r} to others, got {names[1:]}")
+    weights = [limit.limit, limit.weight, *(weight for _, weight in limit.linked)]
+    for number in (limit.interval, *weights):
+        if not isinstance(number, numbers.Real):
+            raise TypeError(f"expected numbers for {limit.id!r}, got {number!r}")
+    if not 0 < limit.interval < math.inf:
+        raise ValueError(
+            f"expected an interval of more than 0 seconds for {limit.id!r}, "
+            f"got {limit.interval}"
+        )
+    for weight in weights:
+        if not 0 <= weight < math.inf:
+            raise ValueError(
+                f"expected a limit and weights of 0 or more for {limit.id!r}, "
+                f"got {weight}"
+            )
 
 
 def _exact(number: float) -> Fraction:
