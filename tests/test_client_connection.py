@@ -273,6 +273,30 @@ async def test_close_while_receiving(transport):
         assert feed.sockets[0].close_code == 4000
 
 
+@pytest.mark.parametrize(
+    ("code", "reason"), [(5000, ""), (999, ""), (1005, ""), (1000, "\u20ac" * 42)]
+)
+async def test_close_with_what_cannot_be_sent(code, reason, transport):
+    """Close raises if it can't be sent, and then all is as it was."""
+    async with Feed() as feed, connection(feed, transport=transport) as client:
+        with pytest.raises(ValueError, match="expected"):
+            await within(client.close(code, reason))
+        await client.send("1")
+        assert await feed.message() == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"), [(1001, ""), (1011, ""), (3000, ""), (4999, "\u20ac" * 41)]
+)
+async def test_close_with_what_can_be_sent(code, reason, transport):
+    """Close sends the code and the reason."""
+    async with Feed() as feed, connection(feed, transport=transport) as client:
+        await within(client.close(code, reason))
+        await within(feed.sockets[0].wait_closed())
+        assert feed.sockets[0].close_code == code
+        assert feed.sockets[0].close_reason == reason
+
+
 async def test_close_with_a_full_queue(transport):
     """Close doesn't wait for a reader that doesn't read."""
     async with Feed() as feed, connection(feed, transport=transport) as client:

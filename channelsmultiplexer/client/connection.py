@@ -20,7 +20,7 @@ from .link import Link
 from .opener import Opener
 from .processors import Processor, Processors
 from .supervisor import State, Supervisor
-from .transports import Transport, is_open, load
+from .transports import Transport, check_close, is_open, load
 
 __all__ = ["Connection"]
 
@@ -250,7 +250,13 @@ class Connection:
         nothing. In a callback of the connection, and not in a task that one starts,
         it doesn't wait for that: it would wait for itself. Canceling it doesn't stop
         it.
+
+        Raises:
+            ValueError: If *code* isn't 1000, one of 3000 to 4999, or another that may
+                be sent, or if *reason* is longer than 123 bytes in UTF-8. Then it is
+                as it was.
         """
+        check_close(code, reason)
         await self._supervisor.close(code, reason)
 
     async def __aenter__(self) -> Connection:

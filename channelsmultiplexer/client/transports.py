@@ -35,6 +35,7 @@ __all__ = [
     "CallbackError",
     "Transport",
     "abort",
+    "check_close",
     "drop",
     "is_open",
     "load",
@@ -161,6 +162,27 @@ def is_open(websocket: Any) -> bool:
     Tell if a WebSocket can send.
     """
     return bool(websocket.state == OPEN)
+
+
+def check_close(code: int, reason: str) -> None:
+    """
+    Raise if an endpoint may not close with that.
+
+    Raises:
+        ValueError: If it may not.
+    """
+    # RFC 6455, 7.4.1, and what was registered since. The others are never sent.
+    sendable = (*range(1000, 1004), *range(1007, 1015))
+    if code not in sendable and code not in range(3000, 5000):
+        raise ValueError(
+            f"expected a close code of 1000, of 3000 to 4999, or another that may be "
+            f"sent, got {code!r}"
+        )
+    # RFC 6455, 5.5: what fits in a close frame.
+    if len(reason.encode()) > 123:
+        raise ValueError(
+            f"expected a reason of at most 123 bytes in UTF-8, got {reason!r}"
+        )
 
 
 def abort(websocket: Any) -> bool:
