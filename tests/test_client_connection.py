@@ -107,6 +107,21 @@ async def test_pre_processors():
         assert message == {"steps": []}
 
 
+@pytest.mark.parametrize("name", ["auth", "pre_processors"])
+async def test_pre_processor_returns_nothing(name):
+    """A pre-processor that returns nothing is named, and nothing is sent."""
+
+    async def forget(message):
+        message["x"] = 1
+
+    options = {name: forget if name == "auth" else [forget]}
+    async with Feed() as feed, connection(feed, **options) as client:
+        with pytest.raises(TypeError, match=r"expected the message from .*forget"):
+            await client.send({}, auth=name == "auth")
+        await within(await feed.sockets[0].ping())
+        assert feed.got[0].empty()
+
+
 async def test_post_processors():
     """Post-processors are applied in order; None drops a frame, as an error does."""
 

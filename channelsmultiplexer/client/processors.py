@@ -49,12 +49,15 @@ class Processors:
     async def pre_process(self, message: Any) -> Any:
         """
         Return what is to be sent for a message, before it is signed.
+
+        Raises:
+            TypeError: If a processor returns :obj:`None`.
         """
         if self._before:
             # They may write to it, and it is the caller's.
             message = copy.deepcopy(message)
         for processor in self._before:
-            message = await _settle(processor(message))
+            message = await _message(processor, message)
         return message
 
     def expect_auth(self) -> Processor:
@@ -74,10 +77,11 @@ class Processors:
 
         Raises:
             ValueError: If there is nothing to sign with.
+            TypeError: If a processor returns :obj:`None`, or the message has no JSON.
         """
         message = await self.pre_process(message)
         if auth:
-            message = await _settle(self.expect_auth()(copy.deepcopy(message)))
+            message = await _message(self.expect_auth(), copy.deepcopy(message))
         return message if isinstance(message, str | bytes) else encode(message)
 
     async def post_process(self, message: Any) -> Any:
@@ -136,6 +140,15 @@ def in_callback() -> bool:
 async def _call(awaitable: Awaitable[Any]) -> Any:
     _callback.set(asyncio.current_task())
     return await awaitable
+
+
+async def _message(processor: Processor, message: Any) -> Any:
+    """Return what a processor makes of a message to be sent, if it returns it."""
+    made = await _settle(processor(message))
+    # It has forgotten to: nobody means to send null.
+    if made is None:
+        raise TypeError(f"expected the message from {processor!r}, got None")
+    return made
 
 
 async def _settle(value: Any) -> Any:
