@@ -244,6 +244,8 @@ async def test_last_recv_time():
         await client.receive(PATIENCE)
         now = datetime.datetime.now().timestamp()
         assert now - PATIENCE < client.last_recv_time <= now
+        # However often it is asked.
+        assert len({client.last_recv_time for _ in range(100)}) == 1
 
 
 async def test_send_waits():

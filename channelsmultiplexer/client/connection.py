@@ -178,6 +178,8 @@ class Connection:
             verify_ssl=verify_ssl,
             on_connect=on_connect,
         )
+        # When time.monotonic() was 0: asked once, so that one time is always the same.
+        self._epoch = time() - monotonic()
         self._events = Events()
         # Frames for receive().
         self._frames: Mailbox[Any] = Mailbox(RECEIVE_LIMIT, "block")
@@ -399,7 +401,7 @@ class Connection:
         When the last message came, in seconds since the epoch; 0 if none has.
         """
         latest = self._supervisor.received_at
-        return time() - (monotonic() - latest) if latest else 0.0
+        return self._epoch + latest if latest else 0.0
 
     def ending(self) -> Closed:
         """
