@@ -52,6 +52,7 @@ class Mailbox(Generic[T]):
     """
 
     __slots__ = (
+        "__weakref__",
         "_ending",
         "closed",
         "dropped",
@@ -184,7 +185,8 @@ class Mailbox(Generic[T]):
             RuntimeError: If another reader waits.
         """
         if self.closed:
-            raise self._ending or InboxClosed()
+            # As new: each raise adds to what it carries of the one before.
+            raise (self._ending or InboxClosed()).with_traceback(None)
         if self.getter is not None and not self.getter.done():
             raise RuntimeError("another task is reading this already")
         self.getter = getter = asyncio.get_running_loop().create_future()

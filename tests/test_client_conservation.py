@@ -189,3 +189,50 @@ async def test_streams():
         assert_conserved(stats)
         assert (stats.received, stats.delivered, stats.control) == (6, 1, 3)
         assert (stats.unrouted, stats.undecodable) == (1, 1)
+
+
+async def settled(mux):
+    """
+    Return when what the server has sent before is routed, or waits for room.
+    """
+    for _ in range(2):
+        await mux.ping(PATIENCE)
+
+
+async def test_reader_leaves_meanwhile():
+    """A message that waited for a reader who then leaves is dropped, and counted."""
+    async with Feed() as feed, feed.client() as mux:
+        full = await mux.subscribe("a", overflow="block", queue_size=1)
+        other = await mux.subscribe("a")
+        await mux.subscribe("b")
+        for i in range(2):
+            await feed.publish("a", i)
+        # Each has the first; one is given the second, and the rest waits for that.
+        await settled(mux)
+        assert full.mailbox.waiting == 2
+        assert_conserved(mux.stats())
+        await other.close()
+        await full.close()
+        await feed.sockets[0].send('{"stream":"a"}')
+        await settled(mux)
+        assert mux.stats().queued == 0
+        assert_conserved(mux.stats())
+
+
+async def test_being_processed():
+    """A message that a post-processor holds is queued; dropped, once that ends."""
+    held = asyncio.Event()
+
+    async def hold(message):
+        held.set()
+        await asyncio.Event().wait()
+
+    async with Feed() as feed:
+        mux = feed.client(ack=None, post_processors=[hold], close_timeout=0.1)
+        async with mux:
+            await mux.subscribe("a")
+            await within(held.wait())
+            assert mux.stats().queued == 1
+            assert_conserved(mux.stats())
+        assert mux.stats().dropped == 1
+        assert_conserved(mux.stats())

@@ -70,3 +70,37 @@ async def test_mistake_in_a_subscribe(options, auth, error):
         assert mux.list_subscriptions() == []
         assert await within(mux.ping()) >= 0
         assert mux.connection.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"channel_key": ""}, "a key, or several"),
+        ({"channel_key": []}, "a key, or several"),
+        ({"ack": True}, "expected a function, got True"),
+        ({"subscribe_msg": {"a": 1}}, "expected a function, got"),
+        ({"ack": Feed().message}, "is async"),
+        ({"dialect": "v1", "ack": print}, "confirms by itself"),
+    ],
+)
+def test_no_function(options, expected):
+    """What could never name, ask or confirm is refused at construction."""
+    with pytest.raises((TypeError, ValueError), match=expected):
+        Multiplex("ws://x", **options)
+
+
+def test_handler_without_loop():
+    """A handler that can't run leaves no filter behind."""
+    mux = Multiplex("ws://x")
+    with pytest.raises(TypeError, match="a function"):
+        mux.add_handler(None)
+    with pytest.raises(RuntimeError, match="event loop"):
+        mux.add_handler(print)
+    assert mux.stats().active_subscriptions == 1  # Those without a channel.
+
+
+async def test_filters_that_run_out():
+    """Filters that can be looked at only once are refused: they would never match."""
+    async with Feed() as feed, feed.client() as mux:
+        with pytest.raises(TypeError, match="list of dicts"):
+            mux.stream_filter(pairs for pairs in [{"a": 1}])

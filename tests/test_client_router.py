@@ -5,8 +5,13 @@ What servers may send at the wrong moment, or in the wrong shape.
 from __future__ import annotations
 
 import asyncio
+import gzip
+import json
+
+import pytest
 
 from channelsmultiplexer.client import MemoryServer, Multiplex
+from feed import PATIENCE, Feed
 from guard import blocked, soon
 
 
@@ -55,3 +60,18 @@ async def test_answer_before_send_returns():
         await websocket.send('{"stream":"1","payload":1}')
         assert await soon(stream.recv()) == 1
         assert (gaps, stream.reopened) == ([], 0)
+
+
+@pytest.mark.parametrize("frame", [gzip.compress(b'{"stream":"a"}'), '{"in":["a"]}'])
+async def test_channel_after_processors(frame):
+    """Post-processors may make readable what names no channel as it comes."""
+
+    def unpack(message):
+        if isinstance(message, bytes):
+            return json.loads(gzip.decompress(message))
+        return {"stream": message["in"][0]} if "in" in message else message
+
+    async with Feed() as feed, feed.client(post_processors=[unpack]) as mux:
+        trades = await mux.subscribe("a")
+        await feed.sockets[0].send(frame)
+        assert await trades.recv(PATIENCE) == {"stream": "a"}

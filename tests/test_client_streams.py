@@ -467,3 +467,44 @@ async def test_memory():
     assert (await within(next_event(events, "disconnected"))).code == 1006
     await server.accept(PATIENCE)
     await mux.close()
+
+
+async def test_one_of_two_of_a_name_closes():
+    """In bare, a stream that closes while there is no link leaves others to wait."""
+    server = MemoryServer()
+    mux = Multiplex(
+        "ws://test",
+        dialect="bare",
+        transport=server.connect,
+        delays=lambda: itertools.repeat(0.01),
+    )
+    async with mux:
+        one, other = await mux.open("echo"), await mux.open("echo")
+        down = asyncio.ensure_future(next_event(mux.events(), "disconnected"))
+        await asyncio.sleep(0)
+        await (await server.accept(PATIENCE)).close(1011)
+        await within(down)
+        await one.close()
+        await within(other.send(1))
+        socket = await server.accept(PATIENCE)
+        assert '"payload":1' in await within(socket.recv())
+
+
+async def test_closed_twice():
+    """The application is told the first code of a stream that is closed twice."""
+    mux, socket, _ = await v1_in_memory()
+    async with await opened(mux, socket, "a") as stream:
+        await stream.close(4001, "bye")
+    assert '"code":4001,"reason":"bye"' in await within(socket.recv())
+    await mux.close()
+
+
+async def test_no_text():
+    """Text that is none, and bytes that are none, are refused at once."""
+    mux, socket, _ = await v1_in_memory()
+    stream = await opened(mux, socket, "a")
+    with pytest.raises(TypeError, match="expected a str, got b"):
+        await stream.send_text(b"a")
+    with pytest.raises(TypeError, match="expected bytes, got 'a'"):
+        await stream.send_bytes("a")
+    await mux.close()

@@ -4,10 +4,13 @@ What the readers of subscriptions and streams get, and what handlers do.
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 import pytest
 
-from feed import PATIENCE, Feed, assert_conserved, next_event
+from channelsmultiplexer.client import Closed
+from feed import PATIENCE, Feed, assert_conserved, never, next_event, within
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -103,3 +106,58 @@ async def test_repr():
         assert repr(trades) == "<Subscription 'a'>"
         await trades.close()
         assert repr(trades) == "<Subscription 'a' closed>"
+
+
+async def test_unsubscribed_while_it_waits():
+    """Who waits to be confirmed is told when another task unsubscribes."""
+    async with Feed() as feed, feed.client(ack=lambda *_: None) as mux:
+        waiting = asyncio.ensure_future(mux.subscribe("a"))
+        await feed.message()
+        assert await mux.unsubscribe("a")
+        with pytest.raises(Closed, match="unsubscribed"):
+            await within(waiting)
+        assert mux.list_subscriptions() == []
+
+
+async def test_early_one_that_cannot_be_asked_for():
+    """A subscription made before connect() ends if its message can't be made."""
+
+    def fail(channel):
+        raise LookupError(f"no market {channel}")
+
+    async with Feed() as feed:
+        mux = feed.client(subscribe_msg=fail)
+        early = await mux.subscribe("a")
+        async with mux:
+            with pytest.raises(Closed, match="no market a"):
+                await early.recv(PATIENCE)
+            assert mux.list_subscriptions() == []
+
+
+async def test_end_is_raised_as_new():
+    """An end that is asked for again and again carries no more with it each time."""
+    async with Feed() as feed, feed.client(delays=never) as mux:
+        trades = await mux.subscribe("a")
+        await feed.sockets[0].close(1008)
+        for _ in range(3):
+            with pytest.raises(Closed) as caught:
+                await trades.recv(PATIENCE)
+        assert len(caught.traceback) < 10
+
+
+async def test_nothing_is_listed_after_the_end():
+    """A connection that is closed has no subscriptions."""
+    async with Feed() as feed, feed.client() as mux:
+        await mux.subscribe("a")
+        assert mux.list_subscriptions() == ["a"]
+        await mux.close()
+        assert mux.list_subscriptions() == []
+
+
+async def test_keys_of_a_type():
+    """A filter's messages are decoded into a type as a channel's are."""
+    async with Feed() as feed, feed.client(type=dict[str, dict[int, str] | str]) as mux:
+        await mux.subscribe("a")
+        found = mux.stream_filter([{"stream": "a"}])
+        await feed.publish("a", {1: "one"})
+        assert (await found.recv(PATIENCE))["data"] == {1: "one"}

@@ -68,6 +68,12 @@ class Channel:
         self.subscriptions = subscriptions
         self.boxes = tuple(s.mailbox for s in subscriptions)
 
+    def wake(self) -> None:
+        """Have all who wait for it to be there look again."""
+        self.up.set()
+        if self.link is None:
+            self.up.clear()
+
     def settle(self, error: Exception | None = None) -> None:
         """Answer those who wait for the first confirmation."""
         if not self.ready.done():

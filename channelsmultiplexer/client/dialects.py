@@ -106,10 +106,15 @@ class Feed:
         Raises:
             ValueError: If it is no JSON.
         """
-        content = loads(frame)
+        return self.kind(self.name(loads(frame)))
+
+    def name(self, content: Any) -> Any:
+        """
+        Return the channel that a message names; :obj:`None` if it names none.
+        """
         for key in self._path:
             content = content.get(key) if isinstance(content, dict) else None
-        return self.kind(content)
+        return content
 
     def messages(self, which: int, channels: Sequence[Any]) -> list[Any]:
         """

@@ -55,7 +55,7 @@ class Filters(Generic[T]):
         Raises:
             TypeError: If these are no dicts.
         """
-        listed = not isinstance(filters, Mapping | str)
+        listed = filters is None or isinstance(filters, Sequence)
         if not listed or not all(isinstance(pairs, Mapping) for pairs in filters or ()):
             raise TypeError(f"expected a list of dicts to filter by, got {filters!r}")
         if not filters or not all(filters):

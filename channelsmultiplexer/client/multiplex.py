@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
 from typing import Any, Generic, Literal, TypeVar, overload
 
@@ -143,6 +144,16 @@ class Multiplex(Generic[T]):
             raise ValueError(f"the dialect {dialect!r} has a channel key of its own")
         if dialect != "feed" and (subscribe_msg or unsubscribe_msg or batch_size):
             raise ValueError(f"the dialect {dialect!r} has messages of its own")
+        if dialect != "feed" and ack:
+            raise ValueError(f"the dialect {dialect!r} confirms by itself")
+        if channel_key is not None and not channel_key:
+            raise ValueError(f"expected a key, or several, got {channel_key!r}")
+        functions = (channel_extractor, subscribe_msg, unsubscribe_msg, ack)
+        for function in functions:
+            if function is not None and not callable(function):
+                raise TypeError(f"expected a function, got {function!r}")
+            if inspect.iscoroutinefunction(function):
+                raise TypeError(f"expected a function to call, {function!r} is async")
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"expected a batch_size of 1 or more, got {batch_size}")
         if channel_key and channel_extractor:
@@ -413,7 +424,8 @@ class Multiplex(Generic[T]):
         """
         Return the channels that are subscribed to, or the paths of the open streams.
         """
-        return [wanted.name for wanted in self._router.channels.values()]
+        channels = self._router.channels.values()
+        return [c.name for c in channels if any(s.is_active for s in c.subscriptions)]
 
     # Everything that comes in
 
@@ -444,7 +456,15 @@ class Multiplex(Generic[T]):
 
         Returns:
             What has ``await handler.remove()``.
+
+        Raises:
+            TypeError: If it is no function.
+            RuntimeError: Where no event loop runs.
         """
+        if not callable(function):
+            raise TypeError(f"expected a function, got {function!r}")
+        # It needs one, and without it nothing is to be left behind.
+        asyncio.get_running_loop()
         handler = Handler(function, self.stream_filter(filters, **options))
         self._handlers.add(handler)
         handler.task.add_done_callback(lambda _: self._handlers.discard(handler))

@@ -209,7 +209,8 @@ class Requests:
                     if channel is not None:
                         self._refuse(channel, Closed(4404, frame.message))
             case control.Ping():
-                await self.link.send_frame(control.Pong().encode())
+                # At once: who reads doesn't wait for a rate limit.
+                await self.link.write(control.Pong().encode())
 
     def _confirm(self, channel: Channel, subprotocol: str | None = None) -> None:
         """Note that the server has a channel."""
@@ -290,10 +291,10 @@ class Requests:
         wanted = self._router.channels.get(channel.key) is channel
         if not wanted or self.link.standing is not Standing.CURRENT:
             return
-        if not channel.ready.done():
-            channel.settle(error)
-        elif not self._again(channel):
-            self._refuse(channel, Closed(1006, f"{type(error).__name__}: {error}"))
+        if channel.ready.done() and self._again(channel):
+            return
+        channel.settle(error)
+        self._refuse(channel, Closed(1006, f"{type(error).__name__}: {error}"))
 
     def _again(self, channel: Channel) -> bool:
         """Have a channel begin again, after a delay if there is one left."""

@@ -5,6 +5,7 @@ Who wants what, and where each message goes.
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Callable, Hashable
 from time import monotonic
 from typing import Any
@@ -81,7 +82,10 @@ class Router:
         self.unrouted: int = 0
         self.control: int = 0
         self.undecodable: int = 0
-        # Of subscriptions that are no more.
+        # How many post-processors are at work on.
+        self.processed: int = 0
+        # Of subscriptions that are no more, and their mailboxes.
+        self._left: weakref.WeakSet[Mailbox[Any]] = weakref.WeakSet()
         self.gone_received: int = 0
         self.gone_dropped: int = 0
 
@@ -147,8 +151,12 @@ class Router:
         elif not self._has(subscription):
             return
         elif not self.channels[subscription.key].remove(subscription):
-            del self.channels[subscription.key]
+            channel = self.channels.pop(subscription.key)
+            # Others may wait for it to be confirmed, or to come back.
+            channel.settle(Closed(1000, "unsubscribed"))
+            channel.wake()
             self._review(subscription.key)
+        self._left.add(subscription.mailbox)
         self.gone_received += subscription.mailbox.received
         self.gone_dropped += subscription.mailbox.dropped
 
@@ -300,11 +308,15 @@ class Router:
     async def _route(self, link: Link, requests: Requests, frame: Any) -> None:
         """Route a frame, whatever it is."""
         session = requests.session
+        processors = self.connection.processors
         try:
             envelope: Any = self._envelope(session, frame)
         except BAD as error:
-            self._bad(error)
-            return
+            # What they are for may be to make it readable.
+            if not (processors.after and isinstance(self.dialect, Feed)):
+                self._bad(error)
+                return
+            envelope = session.kind(None)
         if envelope.__class__ is not session.kind:
             self.control += 1
             await requests.heed(envelope)
@@ -318,7 +330,6 @@ class Router:
             if link.overlap.is_duplicate(link, (key, data)):
                 self.filtered += 1
                 return
-        processors = self.connection.processors
         message: Any = None
         rests = self.rest is not None and not (channel and channel.boxes)
         if not self._simple or rests or (self.ack and requests.pending):
@@ -330,21 +341,32 @@ class Router:
                     return
                 # Text that isn't JSON is text, where nothing says it should be.
                 message = frame
+            self.processed += 1
             try:
                 message = await processors.post_process(message)
             # One bad message is no reason to lose the others.
             except Exception as error:
                 self._bad(error)
                 return
+            # The connection has ended.
+            except asyncio.CancelledError:
+                self.gone_received += 1
+                self.gone_dropped += 1
+                raise
+            finally:
+                self.processed -= 1
             if message is None and processors.after:
                 self.filtered += 1
                 return
             if self.ack and requests.acknowledge(message):
                 self.control += 1
                 return
-            if self._extract is not None:
+            extract = self._extract
+            if channel is None and isinstance(self.dialect, Feed):
+                extract = extract or self.dialect.name
+            if extract is not None:
                 try:
-                    name = self._extract(message)
+                    name = extract(message)
                 # It was written for the messages that have a channel.
                 except Exception as error:
                     self.connection.emit(Event("error", error=error))
@@ -371,10 +393,16 @@ class Router:
         if not boxes:
             self.unrouted += 1
             return
-        self.copied += len(boxes) - 1
+        self.copied -= 1
         for box, mine, name in boxes:
             was_full = box.dropped
-            if not await box.put(mine, link.ending):
+            self.copied += 1
+            kept = await box.put(mine, link.ending)
+            if box in self._left:
+                # Its reader left meanwhile, and took its numbers along.
+                self.gone_received += 1
+                self.gone_dropped += 1
+            elif not kept:
                 self.connection.emit(
                     Event("gap", channel=name, count=box.dropped - was_full)
                 )

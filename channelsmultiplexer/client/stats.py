@@ -88,7 +88,7 @@ class MultiplexStats:
             received=router.received,
             copied=router.copied,
             delivered=received - dropped - waiting,
-            queued=sum(box.waiting for box in boxes),
+            queued=sum(box.waiting for box in boxes) + router.processed,
             dropped=dropped,
             filtered=router.filtered,
             unrouted=router.unrouted,

@@ -247,7 +247,10 @@ class Subscription(Generic[T]):
 
     def _convert(self, message: Any) -> Any:
         """Return a decoded message as the type that was asked for."""
-        return message if self._type is Any else msgspec.convert(message, self._type)
+        if self._type is Any:
+            return message
+        # Keys of JSON are text, also where the type says int.
+        return msgspec.convert(message, self._type, str_keys=True)
 
 
 class Stream(Subscription[T]):
@@ -301,13 +304,23 @@ class Stream(Subscription[T]):
     async def send_text(self, text: str) -> None:
         """
         Send text, as a payload if it is JSON; otherwise as :meth:`send`.
+
+        Raises:
+            TypeError: If it is no text.
         """
+        if not isinstance(text, str):
+            raise TypeError(f"expected a str, got {text!r}")
         await self._send(lambda wrapper: wrapper.text(text))
 
     async def send_bytes(self, data: bytes) -> None:
         """
         Send bytes; otherwise as :meth:`send`.
+
+        Raises:
+            TypeError: If they aren't bytes.
         """
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise TypeError(f"expected bytes, got {data!r}")
         await self._send(lambda wrapper: wrapper.binary(data))
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
@@ -319,7 +332,8 @@ class Stream(Subscription[T]):
                 than 123 characters.
         """
         checked(control.Close("1", code, reason))
-        self.wanted.ending = (code, reason)
+        if self.code is None:
+            self.wanted.ending = (code, reason)
         self.end(code, reason)
         await super().close()
 
@@ -332,7 +346,7 @@ class Stream(Subscription[T]):
         """
         if self.code is None:
             self.code, self.reason = code, reason
-        self.wanted.up.set()
+        self.wanted.wake()
 
     async def _send(self, frame: Callable[[Wrapper], str | bytes]) -> None:
         await self._router.send(self, frame)
