@@ -62,7 +62,11 @@ async def test_answer_before_send_returns():
         assert (gaps, stream.reopened) == ([], 0)
 
 
-@pytest.mark.parametrize("frame", [gzip.compress(b'{"stream":"a"}'), '{"in":["a"]}'])
+@pytest.mark.parametrize(
+    "frame",
+    [gzip.compress(b'{"stream":"a"}'), '{"in":["a"]}'],
+    ids=["compressed", "wrapped"],
+)
 async def test_channel_after_processors(frame):
     """Post-processors may make readable what names no channel as it comes."""
 

@@ -82,7 +82,8 @@ class Connection:
             *delays* say when it is tried again.
 
         overlap: Seconds that a new link has to bring what the old one brings. As
-            long again the old one stays, for answers that are on their way.
+            long again the old one stays, for answers that are on their way. Messages
+            that are equal, one by each link, count as one meanwhile.
 
         on_connect: Coroutine function, called with each new :class:`Link` before
             anything else uses it: to log in, say. What it raises counts as what
