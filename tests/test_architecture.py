@@ -84,6 +84,7 @@ IMPORTS = {
             "stats",
             "subscriptions",
             "supervisor",
+            "transports",
         },
         set(),
     ),

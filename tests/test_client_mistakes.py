@@ -104,3 +104,13 @@ async def test_filters_that_run_out():
     async with Feed() as feed, feed.client() as mux:
         with pytest.raises(TypeError, match="list of dicts"):
             mux.stream_filter(pairs for pairs in [{"a": 1}])
+
+
+async def test_close_with_what_cannot_be_sent():
+    """A code that no close frame has is refused, and nothing is closed by it."""
+    async with Feed() as feed, feed.client() as mux:
+        handler = mux.add_handler(print)
+        with pytest.raises(ValueError, match="5000"):
+            await mux.close(5000)
+        assert mux.is_connected
+        assert not handler.task.done()

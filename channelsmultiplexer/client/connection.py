@@ -293,6 +293,9 @@ class Connection:
         await self._connected()
         data = await self.processors.frame(message, auth)
         link = await self._allowed(limit)
+        if link.overlap is not None:
+            # Of no channel.
+            link.overlap.ask(link, None)
         await link.write(data)
 
     async def receive(self, timeout: float | None = None) -> Any:
@@ -458,7 +461,8 @@ class Connection:
         while True:
             frame = await link.websocket.recv()
             link.received_at = monotonic()
-            if link.overlap is not None and link.overlap.is_duplicate(link, frame):
+            overlap = link.overlap
+            if overlap is not None and overlap.is_duplicate(link, (None, frame)):
                 continue
             link.is_held = True
             try:

@@ -23,6 +23,7 @@ from .router import Router
 from .stats import MultiplexStats
 from .subscriptions import Stream, Subscription, T
 from .supervisor import State
+from .transports import check_close
 
 __all__ = ["Multiplex"]
 
@@ -205,7 +206,11 @@ class Multiplex(Generic[T]):
 
         Handlers are called no more: what waits for them is dropped, and what they are
         doing is canceled. Calling it again does nothing.
+
+        Raises:
+            ValueError: If no close frame can have that code or reason.
         """
+        check_close(code, reason)
         try:
             await self.connection.close(code, reason)
         finally:

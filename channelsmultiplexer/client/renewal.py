@@ -67,7 +67,7 @@ class Overlap:
 
     def ask(self, connection: object, channel: Hashable) -> None:
         """
-        Note that something is sent by a connection, for a channel.
+        Note that something is sent by a connection, for a channel, or for none.
 
         What the new one brings from then on may be the answer, and no duplicate of
         what the old one has brought, though it be equal. Messages are then tuples of
