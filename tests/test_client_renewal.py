@@ -135,6 +135,26 @@ async def test_equal_answers(client_of):
         assert await client.receive(PATIENCE) in ("ok", '"ok"')
 
 
+async def test_brought_while_the_new_one_opens(transport):
+    """What a server sends unasked comes once, though the new link logs in meanwhile."""
+    due, may_log_in = asyncio.Event(), asyncio.Event()
+
+    async def log_in(link):
+        if len(feed.sockets) > 1:
+            await may_log_in.wait()
+
+    options = {"renew_after": due.wait, "on_connect": log_in, "transport": transport}
+    async with Feed() as feed, connection(feed, **options) as client:
+        due.set()
+        second = await feed.socket(1)
+        for socket in feed.sockets:
+            await socket.send("by both")
+        assert await client.receive(PATIENCE) == "by both"
+        may_log_in.set()
+        await second.send("next")
+        assert await client.receive(PATIENCE) == "next"
+
+
 async def test_subscribed_after_the_promotion():
     """What is wanted once the new link has taken over isn't asked of the old one."""
     due = asyncio.Event()

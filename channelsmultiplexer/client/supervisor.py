@@ -344,9 +344,16 @@ class Supervisor:
 
     async def _replace(self, old: Link) -> Link:
         """Return a link that has taken over from *old*, or raise why none could."""
-        new = await self._open()
         caught_up = asyncio.Event()
-        overlap = new.overlap = old.overlap = Overlap(old, caught_up.set)
+        # Before there is a new one: what a server sends to both unasked may come by
+        # the old one while the new one is opened.
+        overlap = old.overlap = Overlap(old, caught_up.set)
+        try:
+            new = await self._open()
+        except BaseException:
+            old.overlap = None
+            raise
+        new.overlap = overlap
         self._successor = new
         catching_up = asyncio.create_task(
             new.catch_up(caught_up, self._open_timeout, self._overlap)
