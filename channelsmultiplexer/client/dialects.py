@@ -8,6 +8,7 @@ names the channel in each message, and the two of our own server, bare and v1.
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
@@ -17,7 +18,16 @@ import msgspec
 from .. import control, envelope
 from ..envelope import SUBPROTOCOL, Envelope
 
-__all__ = ["V1", "Bare", "Feed", "Session", "checked", "decoder", "loads"]
+__all__ = [
+    "V1",
+    "Bare",
+    "Feed",
+    "Session",
+    "checked",
+    "decoder",
+    "loads",
+    "named",
+]
 
 C = TypeVar("C", bound=control.Control)
 
@@ -243,6 +253,47 @@ class _V1Session(Session):
             if number is not None and self.routes.pop(number, None) is not None:
                 frames.append(control.Close(number, *channel.ending).encode())
         return frames
+
+
+def named(
+    dialect: str,
+    channel_key: str | Sequence[str] | None,
+    *,
+    channel_extractor: Callable[[Any], Any] | None,
+    subscribe_msg: Callable[[Any], Any] | None,
+    unsubscribe_msg: Callable[[Any], Any] | None,
+    batch_size: int | None,
+    ack: Callable[[Any, Any], bool | None] | None,
+) -> Feed | Bare | V1:
+    """
+    Return the dialect of that name; the arguments are :class:`.Multiplex`'s.
+
+    Raises:
+        ValueError: If they contradict one another.
+        TypeError: If what is to be called can't be, or would have to be awaited.
+    """
+    if dialect not in ("feed", "v1", "bare"):
+        raise ValueError(f"expected feed, v1 or bare, got {dialect!r}")
+    if channel_key is not None and not channel_key:
+        raise ValueError(f"expected a key, or several, got {channel_key!r}")
+    for function in (channel_extractor, subscribe_msg, unsubscribe_msg, ack):
+        if function is not None and not callable(function):
+            raise TypeError(f"expected a function, got {function!r}")
+        if inspect.iscoroutinefunction(function):
+            raise TypeError(f"expected a function to call, {function!r} is async")
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"expected a batch_size of 1 or more, got {batch_size}")
+    if dialect == "feed":
+        if channel_key and channel_extractor:
+            raise ValueError("expected channel_key or channel_extractor, got both")
+        return Feed(channel_key, subscribe_msg, unsubscribe_msg, batch_size)
+    if channel_key or channel_extractor:
+        raise ValueError(f"the dialect {dialect!r} has a channel key of its own")
+    if subscribe_msg or unsubscribe_msg or batch_size:
+        raise ValueError(f"the dialect {dialect!r} has messages of its own")
+    if ack:
+        raise ValueError(f"the dialect {dialect!r} confirms by itself")
+    return V1() if dialect == "v1" else Bare()
 
 
 class _Key(msgspec.Struct, gc=False):

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
 from typing import Any, Generic, Literal, TypeVar, overload
 
@@ -14,7 +13,7 @@ from ..envelope import SUBPROTOCOL
 from ..mailbox import Overflow
 from .channels import Channel
 from .connection import Connection
-from .dialects import V1, Bare, Feed
+from .dialects import V1, Feed, named
 from .events import Event, Listener
 from .filters import Filter
 from .handlers import Handler
@@ -85,6 +84,7 @@ class Multiplex(Generic[T]):
 
     Raises:
         ValueError: If the arguments contradict one another.
+        TypeError: If what is to be called can't be, or would have to be awaited.
     """
 
     # What a checker can't see the type of, A | B or Annotated, is Any.
@@ -141,31 +141,16 @@ class Multiplex(Generic[T]):
         type: Any = Any,  # noqa: A002 (msgspec's word)
         **options: Any,
     ) -> None:
-        if dialect != "feed" and (channel_key or channel_extractor):
-            raise ValueError(f"the dialect {dialect!r} has a channel key of its own")
-        if dialect != "feed" and (subscribe_msg or unsubscribe_msg or batch_size):
-            raise ValueError(f"the dialect {dialect!r} has messages of its own")
-        if dialect != "feed" and ack:
-            raise ValueError(f"the dialect {dialect!r} confirms by itself")
-        if channel_key is not None and not channel_key:
-            raise ValueError(f"expected a key, or several, got {channel_key!r}")
-        functions = (channel_extractor, subscribe_msg, unsubscribe_msg, ack)
-        for function in functions:
-            if function is not None and not callable(function):
-                raise TypeError(f"expected a function, got {function!r}")
-            if inspect.iscoroutinefunction(function):
-                raise TypeError(f"expected a function to call, {function!r} is async")
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"expected a batch_size of 1 or more, got {batch_size}")
-        if channel_key and channel_extractor:
-            raise ValueError("expected channel_key or channel_extractor, got both")
-        if dialect not in ("feed", "v1", "bare"):
-            raise ValueError(f"expected feed, v1 or bare, got {dialect!r}")
-        language: Feed | Bare | V1 = Feed(
-            channel_key, subscribe_msg, unsubscribe_msg, batch_size
+        language = named(
+            dialect,
+            channel_key,
+            channel_extractor=channel_extractor,
+            subscribe_msg=subscribe_msg,
+            unsubscribe_msg=unsubscribe_msg,
+            batch_size=batch_size,
+            ack=ack,
         )
         if dialect != "feed":
-            language = V1() if dialect == "v1" else Bare()
             options.setdefault("subprotocols", language.subprotocols)
         decoded = bool(channel_extractor or options.get("post_processors"))
         self._router = Router(language, channel_extractor, ack, decoded)
