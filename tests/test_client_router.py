@@ -79,3 +79,15 @@ async def test_channel_after_processors(frame):
         trades = await mux.subscribe("a")
         await feed.sockets[0].send(frame)
         assert await trades.recv(PATIENCE) == {"stream": "a"}
+
+
+async def test_no_channel_after_processors():
+    """A message that is the name of a channel isn't therefore one of that channel."""
+    server = MemoryServer()
+    mux = Multiplex("ws://test", transport=server.connect, post_processors=[str.upper])
+    async with mux:
+        websocket = await soon(server.accept())
+        named = await mux.subscribe("A")
+        await websocket.send('"a"')
+        assert await mux.receive(PATIENCE) == "A"
+        assert named.stats().messages_received == 0

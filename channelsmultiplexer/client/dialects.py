@@ -122,6 +122,8 @@ class Feed:
         """
         Return the channel that a message names; :obj:`None` if it names none.
         """
+        if self.keyless:
+            return None
         for key in self._path:
             content = content.get(key) if isinstance(content, dict) else None
         return content

@@ -362,7 +362,8 @@ class Router:
                 self.control += 1
                 return
             extract = self._extract
-            if channel is None and isinstance(self.dialect, Feed):
+            # What they have made may name one.
+            if processors.after and channel is None and isinstance(self.dialect, Feed):
                 extract = extract or self.dialect.name
             if extract is not None:
                 try:
@@ -393,12 +394,13 @@ class Router:
         if not boxes:
             self.unrouted += 1
             return
+        # One of them has the message itself.
         self.copied -= 1
         for box, mine, name in boxes:
             was_full = box.dropped
             self.copied += 1
             kept = await box.put(mine, link.ending)
-            if box in self._left:
+            if box.closed and box in self._left:
                 # Its reader left meanwhile, and took its numbers along.
                 self.gone_received += 1
                 self.gone_dropped += 1
