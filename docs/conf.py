@@ -45,7 +45,7 @@ nitpick_ignore_regex = [
     ("py:obj", r"True|False|None"),
     (
         "py:.*",
-        r"channelsmultiplexer\.(pubsub\.(registry|listening|link|callbacks|dispatcher)|control)\..*",
+        r"channelsmultiplexer\.(pubsub\.(registry|listening|link|callbacks|deadline|dispatcher)|control)\..*",
     ),
     ("py:.*", r"channelsmultiplexer\.client\.(limits|opener|processors|renewal)\..*"),
     ("py:.*", r"channelsmultiplexer\..*\.(T|S|_\w+|Callback|MultiplexedWebsocket)"),

@@ -187,11 +187,15 @@ IMPORTS = {
     ),
     "pubsub.address": (set(), {"redis"}),
     "pubsub.callbacks": ({"dispatcher", "exceptions", "listening", "registry"}, set()),
-    "pubsub.connection": ({"address", "exceptions", "registry"}, {"hiredis"}),
+    "pubsub.connection": (
+        {"address", "deadline", "exceptions", "registry"},
+        {"hiredis"},
+    ),
     "pubsub.consumer": (
         {"listening", "multiplexer", "registry", "subscriptions"},
         set(),
     ),
+    "pubsub.deadline": (set(), set()),
     "pubsub.dispatcher": (set(), set()),
     "pubsub.link": ({"address", "connection", "exceptions", "registry"}, set()),
     "pubsub.listening": (
@@ -213,7 +217,10 @@ IMPORTS = {
         },
         set(),
     ),
-    "pubsub.promises": ({"exceptions", "listening", "registry"}, set()),
+    "pubsub.promises": (
+        {"deadline", "exceptions", "listening", "registry"},
+        set(),
+    ),
     "pubsub.registry": ({"exceptions"}, set()),
     "pubsub.subscriptions": ({"exceptions", "listening", "registry"}, set()),
     "routes": ({"demultiplexer"}, {"channels"}),

@@ -60,6 +60,7 @@ FILES = {
     "pubsub/connection.py",
     "pubsub/consumer.py",
     "pubsub/link.py",
+    "pubsub/deadline.py",
     "pubsub/dispatcher.py",
     "pubsub/listening.py",
     "pubsub/multiplexer.py",

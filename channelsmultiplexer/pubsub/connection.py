@@ -14,6 +14,7 @@ import hiredis
 
 from ..exceptions import RedisUnavailable
 from .address import Address, Login
+from .deadline import wait_for
 from .registry import CHANNEL, Command, Registry, Route
 
 __all__ = ["Connection", "connect", "unavailable"]
@@ -300,7 +301,7 @@ async def connect(address: Address, registry: Registry, timeout: float) -> Conne
         await connection.login(await address.login())
 
     try:
-        await asyncio.wait_for(open_and_log_in(), timeout)
+        await wait_for(open_and_log_in(), timeout)
     except BaseException as error:
         if hasattr(connection, "_transport"):
             connection.abort(ConnectionAbortedError("the login failed"))

@@ -305,10 +305,6 @@ class Link:
             except RedisUnavailable as error:
                 self._failed(error)
             else:
-                # Python 3.10's wait_for() can lose a cancellation.
-                if self.closed:
-                    connection.abort(ConnectionAbortedError("closed here"))
-                    return
                 since = loop.time()
                 self._connected(connection)
                 await self._drop(connection)

@@ -16,6 +16,7 @@ from ..exceptions import (
     PromiseLost,
     SubscriptionIsClosed,
 )
+from .deadline import wait_for
 from .listening import Gap
 from .registry import PATTERN, Item, Listener, Name, Registry, Route, Waiting, encoded
 
@@ -120,7 +121,7 @@ class PromiseSubscription:
         """
         if self.closed:
             raise SubscriptionIsClosed
-        await asyncio.wait_for(self._settle(self, [self._route]), timeout)
+        await wait_for(self._settle(self, [self._route]), timeout)
         if self.closed:
             raise SubscriptionIsClosed
 
@@ -173,7 +174,7 @@ class PromiseSubscription:
             PromiseLost: If the link drops before.
             RedisUnavailable: If the question can't be published.
         """
-        return await asyncio.wait_for(self._request(channel, data), timeout)
+        return await wait_for(self._request(channel, data), timeout)
 
     def clear(self) -> None:
         """
