@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import inspect
 import os
+import signal
 import stat
 
 import pytest
@@ -16,6 +17,16 @@ import redis_server
 from channelsmultiplexer.pubsub import Multiplexer
 from puppets import Puppets
 from recorder import Recorder
+
+
+def pytest_configure() -> None:
+    """
+    Let the programs that the tests start be interrupted.
+
+    What a shell starts in the background ignores SIGINT, as does what that starts.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
