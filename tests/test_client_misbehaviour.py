@@ -5,9 +5,12 @@ Servers that misbehave: each gets what it deserves, soon, and leaves nothing beh
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
+import socket
 
 import pytest
+import websockets.asyncio.client
 
 from channelsmultiplexer.client import (
     Closed,
@@ -289,6 +292,37 @@ async def test_handshake_ends_early(transport):
     server.close()
     await asyncio.wait({connecting})
     assert isinstance(connecting.exception(), Closed)
+
+
+async def test_network_does_not_answer(transport):
+    """A server whose system takes no more connections is a failed attempt, in time."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        url = f"ws://127.0.0.1:{full.getsockname()[1]}/"
+        with socket.create_connection(full.getsockname()):
+            options = {"open_timeout": 0.05, "transport": transport, "proxy": None}
+            with pytest.raises(Closed, match="TimeoutError"):
+                await within(Connection(url, **options).connect())
+
+
+async def test_transport_that_swallows_a_cancellation():
+    """A WebSocket that a transport opens though it was canceled is closed again."""
+    opened = asyncio.Event()
+
+    async def connect(uri, **options):
+        websocket = await websockets.asyncio.client.connect(uri, **options)
+        opened.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return websocket
+
+    async with Feed() as feed:
+        client = connection(feed, transport=connect)
+        connecting = asyncio.ensure_future(client.connect(PATIENCE))
+        await within(opened.wait())
+        await within(client.close())
+        await within(feed.sockets[0].wait_closed())
+        with pytest.raises(Closed):
+            await connecting
 
 
 async def test_invalid_frames(transport):

@@ -86,7 +86,7 @@ class Opener:
             # Elsewhere there is no certificate.
             elif not self._verifies and uri.lower().startswith("wss:"):
                 options["ssl"] = _trusting()
-            websocket = await self._transport.connect(uri, **options)
+            websocket = await self._connect(uri, options)
             try:
                 link = self._new_link(websocket)
                 await self._greet(link)
@@ -104,6 +104,29 @@ class Opener:
         """
         if _attempt.get() in self._attempts:
             raise RuntimeError("expected the link's send() here: it isn't used yet")
+
+    async def _connect(self, uri: Any, options: Mapping[str, Any]) -> Any:
+        """
+        Return a WebSocket in time, or leave none.
+
+        picows doesn't count the time in which the network connects, and a transport
+        can swallow a cancellation: before Python 3.12 asyncio.wait_for() does.
+        """
+        connecting = asyncio.ensure_future(self._transport.connect(uri, **options))
+        timeout = options["open_timeout"]
+        in_time = False
+        try:
+            await asyncio.wait({connecting}, timeout=timeout)
+            in_time = connecting.done()
+        finally:
+            connecting.cancel()
+            await asyncio.wait({connecting})
+            has_ended = not connecting.cancelled() and connecting.exception() is None
+            if has_ended and not in_time:
+                await drop(connecting.result())
+        if not in_time:
+            raise TimeoutError(f"no handshake in {timeout} s")
+        return connecting.result()
 
     async def _greet(self, link: Link) -> None:
         """See that a link is of use, and let on_connect have it."""
