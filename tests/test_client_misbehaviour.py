@@ -299,7 +299,7 @@ async def test_network_does_not_answer(transport):
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
         url = f"ws://127.0.0.1:{full.getsockname()[1]}/"
         with socket.create_connection(full.getsockname()):
-            options = {"open_timeout": 0.05, "transport": transport, "proxy": None}
+            options = {"open_timeout": 0.05, "transport": transport}
             with pytest.raises(Closed, match="TimeoutError"):
                 await within(Connection(url, **options).connect())
 

@@ -11,7 +11,8 @@ import json
 import pytest
 
 from channelsmultiplexer.client import MemoryServer, Multiplex
-from feed import PATIENCE, Feed
+from channelsmultiplexer.client.transports import load, taker
+from feed import PATIENCE, Feed, never, next_event
 from guard import blocked, soon
 
 
@@ -25,6 +26,50 @@ async def test_bad_bytes_of_nobody():
         await websocket.send(b'{"s": "a", "d": "\xff"}')
         assert await soon(last) == b'{"s": "a", "d": "\xff"}'
         assert mux.is_connected
+
+
+def frame(head, text):
+    """
+    Return a frame, by its first byte; see RFC 6455, 5.2.
+    """
+    data = text if isinstance(text, bytes) else text.encode()
+    return bytes([head, len(data)]) + data
+
+
+@pytest.mark.parametrize("channel_key", [None, "s"])
+async def test_burst(channel_key):
+    """Of a burst each message comes in its order and shape, and then bad text."""
+    burst = frame(0x81, '{"s":"a","d":10}')
+    burst += frame(0x01, '{"s":"a",') + frame(0x80, '"d":11}')
+    burst += frame(0x81, '{"s":"a","d":"ü"}') + frame(0x82, '{"s":"a","d":13}')
+    burst += frame(0x81, b"\xff")
+    options = {"channel_key": channel_key, "delays": never}
+    async with Feed() as feed, Multiplex(feed.url, **options) as mux:
+        receive = (await mux.subscribe("a")).recv if channel_key else mux.receive
+        events = mux.events()
+        feed.sockets[0].transport.write(burst)
+        for data in (10, 11, "ü", 13):
+            assert await soon(receive()) == {"s": "a", "d": data}
+        # Where bytes will do, nobody has looked if they are text.
+        end, code = ("error", None) if channel_key else ("disconnected", 1007)
+        assert (await soon(next_event(events, end))).code == code
+
+
+async def test_taker(transport):
+    """What has come whole is had without a wait, of a transport that can do that."""
+    connect = load(transport).connect
+    async with Feed() as feed, await connect(feed.url) as websocket:
+        take = taker(websocket, raw=True)
+        assert (take is None) == (transport == "picows")
+        if take is not None:
+            assert take() is None
+            (await feed.socket(0)).transport.write(
+                frame(0x81, "1") + frame(0x82, "2") + frame(0x01, "3")
+            )
+            assert await soon(websocket.recv()) == "1"
+            assert [take(), take()] == [b"2", None]
+            feed.sockets[0].transport.write(frame(0x80, "4"))
+            assert await soon(websocket.recv()) == "34"
 
 
 class SlowServer(MemoryServer):

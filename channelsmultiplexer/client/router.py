@@ -24,7 +24,7 @@ from .link import Link
 from .requests import Requests
 from .subscriptions import Stream, Subscription
 from .supervisor import State
-from .transports import is_open
+from .transports import is_open, taker
 
 __all__ = ["Router"]
 
@@ -278,11 +278,14 @@ class Router:
         recv, session, raw = link.websocket.recv, requests.session, self._raw
         # Else text is text.
         decoding = False if raw else None
+        take = taker(link.websocket, raw)
         decode, kind, routes = session.decode, session.kind, session.routes
         # Any message may be the answer to one of these.
         unanswered = requests.pending if self.ack else {}
         while True:
-            frame = await recv(decoding)
+            frame = take and take()
+            if frame is None:
+                frame = await recv(decoding)
             link.received_at = monotonic()
             self.received += 1
             # What is usual, in as few steps as can be; all else below.
