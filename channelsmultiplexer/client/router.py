@@ -283,7 +283,7 @@ class Router:
         # Any message may be the answer to one of these.
         unanswered = requests.pending if self.ack else {}
         while True:
-            frame = take and take()
+            frame = take() if take else None
             if frame is None:
                 frame = await recv(decoding)
             link.received_at = monotonic()
