@@ -179,7 +179,12 @@ class Link:
             self.closed = True
             self._stop()
         both = [one for one in (connection, publisher) if one is not None]
-        await asyncio.gather(*(one.aclose() for one in both))
+        try:
+            await asyncio.gather(*(one.aclose() for one in both))
+        finally:
+            # Those that were canceled before they began.
+            for one in both:
+                one.abort(ConnectionResetError("closed here"))
         if keeper is not None:
             await asyncio.wait([keeper])
 
