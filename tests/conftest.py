@@ -5,16 +5,14 @@ What all tests share.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
-import os
 import signal
-import stat
 
 import pytest
 
 import redis_server
 from channelsmultiplexer.pubsub import Multiplexer
+from guard import open_sockets
 from puppets import Puppets
 from recorder import Recorder
 
@@ -87,20 +85,6 @@ def recorder():
     Return callbacks that note what they are told.
     """
     return Recorder()
-
-
-def open_sockets():
-    """
-    Return what identifies each socket that this process has open.
-    """
-    found = set()
-    for name in os.listdir("/dev/fd"):
-        # The directory itself was open, and is not any more.
-        with contextlib.suppress(OSError):
-            status = os.fstat(int(name))
-            if stat.S_ISSOCK(status.st_mode):
-                found.add(status.st_ino)
-    return found
 
 
 @pytest.fixture

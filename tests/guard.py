@@ -1,12 +1,15 @@
 """
-An end to waiting: a test that would hang fails instead.
+What fails a test that would hang, or that leaves something.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import stat
 
-__all__ = ["blocked", "soon"]
+__all__ = ["blocked", "open_sockets", "soon"]
 
 # Far longer than anything here takes, on any machine.
 PATIENCE = 5
@@ -30,3 +33,17 @@ async def blocked(coroutine):
         await asyncio.sleep(0)
     assert not task.done(), "expected it to wait"
     return task
+
+
+def open_sockets():
+    """
+    Return what identifies each socket that this process has open.
+    """
+    found = set()
+    for name in os.listdir("/dev/fd"):
+        # The directory itself was open, and is not any more.
+        with contextlib.suppress(OSError):
+            status = os.fstat(int(name))
+            if stat.S_ISSOCK(status.st_mode):
+                found.add(status.st_ino)
+    return found

@@ -20,7 +20,7 @@ from feed import (
     next_event,
     within,
 )
-from guard import blocked
+from guard import blocked, open_sockets
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -483,6 +483,25 @@ async def test_new_link_lost_while_the_old_one_is_closed(due):
         await within(next_event(events, "disconnected"))
         await within(next_event(events, "connected"))
         assert client.connections == 3
+
+
+async def test_closed_while_the_old_link_is_closed(due, transport):
+    """Closing while the old link's server is silent leaves none of its sockets."""
+    options = {"renew_after": due, "overlap": 0.05, "close_timeout": 0.1}
+    async with Feed() as feed:
+        before = open_sockets()
+        async with connection(feed, transport=transport, **options) as client:
+            events = client.events()
+            old = client._supervisor.link
+            feed.sockets[0].transport.pause_reading()
+            due.now()
+            await feed.socket(1)
+            await within(next_event(events, "connected"))
+            # Then its time to close is over, and it is dropped.
+            await asyncio.wait({old.task}, timeout=PATIENCE)
+        await within(feed.sockets[1].wait_closed())
+        # That of the old link's server.
+        assert len(open_sockets() - before) == 1
 
 
 async def test_equal_answers(due):

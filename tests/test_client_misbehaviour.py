@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import gc
 import socket
 
 import pytest
@@ -17,6 +18,7 @@ from channelsmultiplexer.client import (
     Connection,
     State,
 )
+from channelsmultiplexer.client.transports import is_open
 from feed import (
     GARBAGE,
     PATIENCE,
@@ -24,10 +26,11 @@ from feed import (
     assert_conserved,
     at_once,
     connection,
+    never,
     next_event,
     within,
 )
-from guard import blocked
+from guard import blocked, open_sockets
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -302,6 +305,54 @@ async def test_network_does_not_answer(transport):
             options = {"open_timeout": 0.05, "transport": transport}
             with pytest.raises(Closed, match="TimeoutError"):
                 await within(Connection(url, **options).connect())
+
+
+async def test_mute_after_the_handshake(transport):
+    """Closing while a mute server's link is given up leaves no socket, either."""
+    links = []
+
+    async def be_mute(socket):
+        socket.transport.pause_reading()
+
+    async def fail(link):
+        links.append(link)
+        raise LookupError
+
+    options = {"transport": transport, "on_connect": fail, "close_timeout": 0.1}
+    async with Feed(be_mute) as feed:
+        before = open_sockets()
+        client = connection(feed, **options)
+        connecting = asyncio.ensure_future(client.connect(PATIENCE))
+        while not links or is_open(links[0].websocket):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        await within(client.close())
+        # That of the server's end.
+        assert len(open_sockets() - before) == 1
+        with pytest.raises(Closed):
+            await connecting
+
+
+async def test_garbage_for_on_connect(transport, caplog):
+    """A bad frame while on_connect reads is a failed attempt, and no more."""
+
+    async def send_garbage(socket):
+        socket.transport.pause_reading()
+        socket.transport.write(b"\xff" * 4)
+
+    async def log_in(link):
+        await link.receive()
+
+    options = {"on_connect": log_in, "open_timeout": 0.1, "delays": never}
+    async with Feed(send_garbage) as feed:
+        # Now and then it comes with the handshake.
+        for _ in range(5):
+            with pytest.raises(Closed):
+                await within(
+                    connection(feed, transport=transport, **options).connect(PATIENCE)
+                )
+    gc.collect()
+    await asyncio.sleep(0)
+    assert not [r for r in caplog.records if r.name == "asyncio"]
 
 
 async def test_transport_that_swallows_a_cancellation():

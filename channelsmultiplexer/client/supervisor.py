@@ -428,8 +428,10 @@ class Supervisor:
         link.task.cancel()
         await asyncio.wait({link.task})
         self._received_at = max(link.received_at, self._received_at)
-        self._links.discard(link)
-        await drop(link.websocket)
+        try:
+            await drop(link.websocket)
+        finally:
+            self._links.discard(link)
 
     def _end(self, error: Closed | None) -> None:
         """Tell everybody that it is over."""

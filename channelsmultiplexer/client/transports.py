@@ -255,13 +255,22 @@ async def drop(websocket: Any) -> None:
     Be rid of a connection whose other end may not answer.
 
     It takes the time that closing takes at the most, if breaking off can't be had.
+    Canceling it doesn't stop it, and waits for its end.
     """
-    # Also one that is closed: Python 3.10 warns of TLS that only the other end closed.
-    broken_off = abort(websocket)
-    if websocket.state != CLOSED:
-        if not broken_off:
+
+    async def end() -> None:
+        # Also one that is closed: Python 3.10 warns of TLS that only the other end
+        # closed, and picows of an error that nobody waited for.
+        if not abort(websocket) and websocket.state != CLOSED:
             await websocket.close()
         await websocket.wait_closed()
+
+    ending = asyncio.create_task(end())
+    try:
+        await asyncio.wait({ending})
+    finally:
+        await asyncio.wait({ending})
+    ending.result()
 
 
 def _telling(connect: Callable[..., Any]) -> Callable[..., Any]:
