@@ -6,12 +6,19 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import subprocess
 import sys
 
 import pytest
 
-from channelsmultiplexer.client import Closed, Connection, Multiplex, State
+from channelsmultiplexer.client import (
+    Closed,
+    Connection,
+    MemoryServer,
+    Multiplex,
+    State,
+)
 from feed import PATIENCE, Feed, at_once, connection, never, next_event, within
 from feed import subscribe as subscribe_msg
 from guard import blocked
@@ -430,3 +437,81 @@ async def test_no_certificate(transport):
         connection(feed, transport=transport, verify_ssl=False) as client,
     ):
         assert client.state is State.CONNECTED
+
+
+def test_event_loop_that_ends():
+    """An event loop that ends in any turn of an opening has nothing to warn of."""
+
+    async def log_in(link):
+        await asyncio.sleep(0)
+
+    async def same(message):
+        return message
+
+    async def use(mux):
+        await mux.connect()
+        await mux.send(1)
+
+    async def leave_open(turns):
+        options = {"on_connect": log_in, "pre_processors": [same]}
+        mux = Multiplex("ws://x", transport=MemoryServer().connect, **options)
+        using = asyncio.ensure_future(use(mux))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        assert not using.done() or using.result() is None
+
+    for turns in range(40):
+        asyncio.run(leave_open(turns))
+        gc.collect()
+
+
+@pytest.mark.parametrize("name", ["uri", "on_connect"])
+@pytest.mark.parametrize("act", ["cancel", "close"])
+async def test_raises_as_it_is_canceled(name, act, caplog):
+    """What a callback raises as it is canceled is nobody's, and no warning."""
+    called = asyncio.Event()
+
+    async def hang(*args):
+        called.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise LookupError
+
+    options = {"uri": "ws://x", "transport": MemoryServer().connect, name: hang}
+    client = Connection(**options)
+    connecting = asyncio.ensure_future(client.connect())
+    await within(called.wait())
+    await (client.close() if act == "close" else cancelled(connecting))
+    with pytest.raises((Closed, asyncio.CancelledError)):
+        await connecting
+    gc.collect()
+    await asyncio.sleep(0)
+    assert not [r for r in caplog.records if r.name == "asyncio"]
+
+
+async def cancelled(task):
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def test_canceled_close():
+    """A close() that is canceled has its handlers stop, whichever turn it was in."""
+
+    async def hang(message):
+        called.set()
+        await asyncio.Event().wait()
+
+    for turns in range(1, 50):
+        called, server = asyncio.Event(), MemoryServer()
+        mux = Multiplex("ws://x", transport=server.connect)
+        await mux.connect()
+        handler = mux.add_handler(hang)
+        await (await server.accept(PATIENCE)).send("1")
+        await within(called.wait())
+        closing = asyncio.ensure_future(mux.close())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await cancelled(closing)
+        await within(asyncio.wait([handler.task]))
+        await mux.close()

@@ -32,13 +32,22 @@ class Handler:
         self._messages = messages
         self.task: asyncio.Task[None] = asyncio.create_task(self._run())
 
+    def stop(self) -> None:
+        """
+        Call the function no more, and cancel what it is doing, unless that calls this.
+        """
+        self._messages.mailbox.close()
+        self._messages.mailbox.discard()
+        if self.task is not asyncio.current_task():
+            self.task.cancel()
+
     async def remove(self) -> None:
         """
         Call the function no more, and don't wait for what it is doing: cancel it.
         """
+        self.stop()
         await self._messages.close()
         if self.task is not asyncio.current_task():
-            self.task.cancel()
             await asyncio.wait({self.task})
 
     async def _run(self) -> None:

@@ -202,6 +202,8 @@ class Multiplex(Generic[T]):
             # One of them may be who calls this.
             current = asyncio.current_task()
             others = [h for h in self._handlers if h.task is not current]
+            for handler in others:
+                handler.stop()
             await asyncio.gather(*(h.remove() for h in others))
 
     #: The seed's name for it.

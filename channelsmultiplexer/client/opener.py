@@ -136,10 +136,13 @@ class Opener:
         if on_connect is None:
             return
 
-        async def greet() -> None:
+        async def log_in() -> None:
             await on_connect(link)
 
-        task = asyncio.ensure_future(outcome(greet()))
+        async def greet() -> None:
+            await outcome(log_in())
+
+        task = asyncio.create_task(greet())
         try:
             timeout = self._options["open_timeout"]
             done, _ = await asyncio.wait({task}, timeout=timeout)

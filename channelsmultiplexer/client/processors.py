@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import copy
+import functools
 import inspect
 import json
 from collections.abc import Awaitable, Callable, Sequence
@@ -120,6 +121,7 @@ async def outcome(awaitable: Awaitable[Any]) -> Any:
         RuntimeError: If it was canceled, and not by us.
     """
     task = asyncio.create_task(_call(awaitable))
+    task.add_done_callback(functools.partial(_let_go, awaitable))
     try:
         await asyncio.wait({task})
     finally:
@@ -140,6 +142,15 @@ def in_callback() -> bool:
 async def _call(awaitable: Awaitable[Any]) -> Any:
     _callback.set(asyncio.current_task())
     return await awaitable
+
+
+def _let_go(awaitable: Awaitable[Any], task: asyncio.Task[Any]) -> None:
+    """Have asyncio warn of nothing, whoever was canceled, and however often."""
+    if not task.cancelled():
+        task.exception()
+    # Nobody has awaited it if that was before the task began.
+    if inspect.iscoroutine(awaitable):
+        awaitable.close()
 
 
 async def _message(processor: Processor, message: Any) -> Any:
