@@ -22,6 +22,7 @@ from .exceptions import InboxClosed
 from .inbox import Inbox
 
 __all__ = [
+    "AGAIN",
     "UNKNOWN",
     "Application",
     "By",

@@ -33,6 +33,7 @@ from .envelope import Envelope
 from .exceptions import InboxFull, InvalidFrame
 from .signals import announce, stream_closed, stream_opened
 from .stream import (
+    AGAIN,
     Application,
     By,
     Ending,
@@ -276,11 +277,21 @@ class MultiplexedWebsocket(Websocket):
 
     async def _wait_applications(self) -> None:
         while self._running:
-            await asyncio.wait({stream.task for stream in self._running})
+            # Applications have their time. These have ended, and tell of it; a server
+            # that waits for its client to read may never return from that.
+            telling = {s for s in self._running if s.state is StreamState.CLOSED}
+            tasks = {stream.task for stream in self._running}
+            timeout = max(self.application_close_timeout, AGAIN)
+            await asyncio.wait(tasks, timeout=timeout)
+            for stream in telling & self._running:
+                stream.kill()
 
     async def _cancel_applications(self) -> None:
         for stream in self._running:
             stream.kill()
+            # The application's end isn't that of what it has announced.
+            if stream.announcement is not None:
+                stream.announcement.cancel()
         tasks = [stream.task for stream in self._running]
         await asyncio.gather(*tasks, return_exceptions=True)
 

@@ -479,3 +479,38 @@ async def test_stream_ends_during_websocket_send(puppets):
         await sending
         await stream.wait_closed(4001)
     assert not stream.unread
+
+
+@pytest.mark.parametrize("application", ["refuses", "ends", "stays"])
+@pytest.mark.parametrize("cancellations", [1, 2])
+async def test_canceled_while_nobody_reads(application, cancellations):
+    """A demultiplexer that is canceled ends, though the server's send() doesn't."""
+
+    async def behave(scope, receive, send):
+        await receive()
+        refuses = application == "refuses"
+        await send({"type": "websocket.close" if refuses else "websocket.accept"})
+        while application == "stays" and (await receive())["type"][10:] != "disconnect":
+            pass
+
+    async def send(message):
+        if '"stream"' in message.get("text", ""):
+            told.set()
+            await asyncio.Event().wait()
+
+    told, frames = asyncio.Event(), asyncio.Queue()
+    open_it = '{"op":"open","stream":"1","path":"a"}'
+    frames.put_nowait({"type": "websocket.connect"})
+    frames.put_nowait({"type": "websocket.receive", "text": open_it})
+    scope = {"type": "websocket", "subprotocols": [SUBPROTOCOL]}
+    serving = asyncio.ensure_future(
+        demultiplexer({"a": behave}, application_close_timeout=0.05)(
+            scope, frames.get, send
+        )
+    )
+    await soon(told.wait())
+    for _ in range(cancellations):
+        serving.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await soon(serving)
