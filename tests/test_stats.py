@@ -225,12 +225,14 @@ async def test_counters_never_go_back(demultiplexer):
             seen.append(demultiplexer.stats())
 
     watching = asyncio.create_task(asyncio.to_thread(watch))
-    async with MultiplexCommunicator(demultiplexer()) as client:
-        for _ in range(50):
-            await (await client.open("closes")).send_json(4001)
-            await client.stream(str(client._opened)).wait_closed()
-    done.set()
-    await watching
+    try:
+        async with MultiplexCommunicator(demultiplexer()) as client:
+            for _ in range(50):
+                await (await client.open("closes")).send_json(4001)
+                await client.stream(str(client._opened)).wait_closed()
+    finally:
+        done.set()
+        await watching
     for figures in zip(
         *((s.streams.ever, s.frames_received) for s in seen), strict=True
     ):
