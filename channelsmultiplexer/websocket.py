@@ -88,8 +88,8 @@ class Websocket(AsyncJsonWebsocketConsumer):
         its applications.
 
         Canceling it disconnects every application, gives them
-        :attr:`application_close_timeout` seconds to end, and then goes on; a
-        second cancellation cancels them.
+        :attr:`application_close_timeout` seconds to end, and as much to what tells
+        of their ends, and then goes on; a second cancellation cancels them.
 
         Raises:
             Exception: What an application raised, if all refused the socket; what
