@@ -25,9 +25,8 @@ synchronous one runs in the thread of Django's synchronous code, so it may use t
 ORM. While it blocks there, so does all that needs this thread: synchronous code,
 ``database_sync_to_async()``, and each message to a consumer (from Channels 4.2 on,
 which sees to the database's connections first). The stream's application waits for
-the receivers in its ``accept()``, and the socket's end waits for them, though not for
-ever: ``application_close_timeout`` seconds or more, and then cancels them. So they
-should take milliseconds, and hand anything longer to a task queue.
+the receivers in its ``accept()``, and the socket's end waits for them. So they should
+take milliseconds, and hand anything longer to a task queue.
 
 A receiver that raises is logged by ``django.dispatch``, and harms nothing.
 """

@@ -75,6 +75,9 @@ class MultiplexedWebsocket(Websocket):
     # The streams whose tasks have not ended.
     _running: set[Stream]
 
+    # Those of them that have ended, and of whose ends the client is being told.
+    _telling: set[Stream]
+
     # The first exception that an application raised.
     _error: BaseException | None
 
@@ -103,6 +106,7 @@ class MultiplexedWebsocket(Websocket):
         self.applications_accepting_frames = set()
         self._streams = {}
         self._running = set()
+        self._telling = set()
         self._error = None
 
     async def _route(self, frame: Envelope | control.Control) -> None:
@@ -244,12 +248,14 @@ class MultiplexedWebsocket(Websocket):
             self._retire(stream, close, "application")
         stream.end()
         self._ledger.close(stream)
+        self._telling.add(stream)
         try:
             if stream.farewell is not None:
                 await self.websocket_close(stream.farewell, stream.name)
             elif stream.announcement is not None:
                 await stream.announcement
         finally:
+            self._telling.discard(stream)
             if stream_closed.receivers and stream.ending.accepted:
                 code, reason, by, _ = stream.ending
                 ending = {"code": code, "reason": reason, "by": by}
@@ -277,13 +283,13 @@ class MultiplexedWebsocket(Websocket):
 
     async def _wait_applications(self) -> None:
         while self._running:
-            # Applications have their time. These have ended, and tell of it; a server
-            # that waits for its client to read may never return from that.
-            telling = {s for s in self._running if s.state is StreamState.CLOSED}
+            # Applications have their time. A server that waits for its client to read
+            # may never return from being told of their ends.
+            telling = set(self._telling)
             tasks = {stream.task for stream in self._running}
             timeout = max(self.application_close_timeout, AGAIN)
             await asyncio.wait(tasks, timeout=timeout)
-            for stream in telling & self._running:
+            for stream in telling & self._telling:
                 stream.kill()
 
     async def _cancel_applications(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 
 import django
 import pytest
@@ -199,3 +200,19 @@ async def test_async_receiver():
         async with MultiplexCommunicator(Demultiplexer()) as client:
             await client.open("echo")
     assert len(tasks) == 1
+
+
+async def test_slow_receivers():
+    """Receivers that take longer together than applications may are all told."""
+    numbers = []
+
+    def receiver(signal, stream, **named):
+        time.sleep(0.02)
+        numbers.append(stream)
+
+    with receiving(stream_closed, receiver):
+        async with MultiplexCommunicator(Demultiplexer.as_asgi()) as client:
+            await client.receive_frame()
+            for _ in range(20):
+                await client.open("echo")
+    assert len(numbers) == 20
