@@ -515,3 +515,23 @@ async def test_canceled_close():
         await cancelled(closing)
         await within(asyncio.wait([handler.task]))
         await mux.close()
+
+
+async def test_closed_by_a_handler():
+    """A handler that closes is called no more: what waited for it is dropped."""
+    closed = asyncio.Event()
+
+    async def close(message):
+        await mux.close()
+        calls.append(message)
+        closed.set()
+
+    calls, server = [], MemoryServer()
+    async with Multiplex("ws://x", transport=server.connect) as mux:
+        handler = mux.add_handler(close)
+        socket = await server.accept(PATIENCE)
+        for i in range(5):
+            await socket.send(str(i))
+        await within(closed.wait())
+        await within(asyncio.wait([handler.task]))
+    assert calls == [0]

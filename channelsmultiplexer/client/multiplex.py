@@ -199,11 +199,11 @@ class Multiplex(Generic[T]):
         try:
             await self.connection.close(code, reason)
         finally:
+            for handler in self._handlers:
+                handler.stop()
             # One of them may be who calls this.
             current = asyncio.current_task()
             others = [h for h in self._handlers if h.task is not current]
-            for handler in others:
-                handler.stop()
             await asyncio.gather(*(h.remove() for h in others))
 
     #: The seed's name for it.
