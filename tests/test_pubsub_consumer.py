@@ -233,6 +233,25 @@ def test_event_loops_that_end(redis):
     assert [loop() for loop in loops[:2]] == [None, None]
 
 
+async def test_closed_as_the_client_leaves(redis, consumer, caplog):
+    """A Multiplexer that is closed while a handler is at work is no news to it."""
+    at_work = asyncio.Event()
+
+    class Slow(consumer):
+        async def redis_message(self, event):
+            at_work.set()
+            await asyncio.sleep(0.05)
+
+    client = await connected(Slow.as_asgi())
+    redis.call("PUBLISH", "news", "1")
+    await guarded(at_work.wait())
+    await shared(redis.url).aclose()
+    await client.disconnect()
+    gc.collect()
+    await asyncio.sleep(0)
+    assert not [r for r in caplog.records if r.name == "asyncio"]
+
+
 async def test_readme(redis):
     """The README's section about Redis runs as it stands."""
     text = (Path(__file__).parent.parent / "README.rst").read_text()

@@ -180,8 +180,9 @@ class _Merged:
         Stop waiting.
         """
         for future in (self._frame, self._event):
-            if future is not None and not future.done():
-                future.cancel()
+            # One that has failed, and whose turn it wasn't, is nobody's any more.
+            if future is not None and not future.cancel() and not future.cancelled():
+                future.exception()
 
 
 def _is_pattern(name: Name) -> bool:
