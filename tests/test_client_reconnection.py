@@ -188,6 +188,12 @@ async def test_seconds_that_cannot_be(name, seconds):
         Connection("ws://test", **{name: seconds})
 
 
+async def test_close_without_end():
+    """A connection that can't be broken off has a limit for its closing."""
+    with pytest.raises(ValueError, match="seconds for close_timeout"):
+        Connection("ws://test", transport="picows", close_timeout=None)
+
+
 async def test_uri_is_asked():
     """A function for the address, and for headers, is asked at each attempt."""
     async with Feed() as feed:

@@ -157,6 +157,11 @@ class Connection:
         unknown = options.keys() - (self.transport.options or options.keys())
         if unknown:
             raise TypeError(f"{transport} has no option {min(unknown)!r}")
+        if transport == "picows" and options.get("close_timeout", 5.0) is None:
+            raise ValueError(
+                "expected seconds for close_timeout, got None: picows can't break off "
+                "a connection whose other end doesn't answer"
+            )
         # Ours: the transport's don't know that a reader may be slow.
         interval = options.pop("ping_interval", heartbeat)
         timeout = options.pop("ping_timeout", heartbeat)

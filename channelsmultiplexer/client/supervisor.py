@@ -420,8 +420,10 @@ class Supervisor:
 
     async def _retire(self, link: Link, code: int, reason: str) -> None:
         """Close a link in good order, which is read to its end meanwhile."""
-        await link.close(code, reason, self._close_timeout)
-        await self._drop(link)
+        try:
+            await link.close(code, reason, self._close_timeout)
+        finally:
+            await self._drop(link)
 
     async def _drop(self, link: Link) -> None:
         """Leave nothing of a link."""
